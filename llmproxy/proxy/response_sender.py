@@ -12,11 +12,12 @@ from llmproxy.caching import CachedResponse, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints, cors, error_body, fields
-from llmproxy.http.masking import FilterChain, KeyFilter, mask_plan
+from llmproxy.http.masking import ErrorMask, FilterChain, KeyFilter, mask_plan
 from llmproxy.limits import headers as limit_headers
 from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.hit_response import HIT_TIMING
+from llmproxy.wire.chunk_passing import ChunkedDownstream, ChunkPassing
 from llmproxy.wire.client.transport import Response
 from llmproxy.wire.deadline import Deadlines, LateWatch
 from llmproxy.wire.relay import BodyFilter, Downstream, Relay
@@ -86,8 +87,11 @@ class ResponseSender:
         context.status = response.code
         lines = fields.incoming(lines, own_cors=bool(route.api.allowed_origins))
         relay.carry(response, self._add_own_headers(context, lines))
-        if context.stream and context.on_stream is not None and not relay.outcome:
-            context.on_stream(context)
+        if context.stream and not relay.outcome:
+            if isinstance(response, Response) and body_hints.is_event_stream(response.lines):
+                self.pass_chunks(relay, request, response, body_filter)
+            if context.on_stream is not None:
+                context.on_stream(context)
         context.outcome = relay.outcome or await relay.done
 
     def relay_to(
@@ -122,6 +126,17 @@ class ResponseSender:
             deadlines=self._deadlines,
             late=self._late,
         )
+
+    def pass_chunks(
+        self, relay: Relay, downstream: ChunkedDownstream, response: Response, body_filter: BodyFilter | None
+    ) -> None:
+        """Have a stream that is relayed passed on without being taken apart, where that is all the same.
+
+        @param body_filter: The relay's.
+        """
+        if relay.is_plain and (body_filter is None or isinstance(body_filter, ErrorMask)):
+            passing = ChunkPassing(relay, downstream, response.tap, body_filter, self._clock.seconds)
+            response.offer_chunks(passing.take)
 
     def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:
         """The fields that pass, and this proxy's own."""

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy.http import body_hints, fields
-from llmproxy.http.masking import ErrorMask, content_coding, events_mask
+from llmproxy.http.masking import content_coding, events_mask
 from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.proxy.accounting import Accounting
@@ -20,12 +20,10 @@ from llmproxy.proxy.fast_path.direct_records import record_of
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import measured_usage
 from llmproxy.proxy.pipeline import Pipeline
-from llmproxy.wire.body_framing import LAST_CHUNK, chunk, joined_chunks
+from llmproxy.wire.body_framing import LAST_CHUNK, chunk
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.direct import DirectChannel
-
-MAX_SIZE_LINE_BYTES = 10  # of a chunk that is passed on as it came
 
 _log = Logger()
 
@@ -35,10 +33,9 @@ class DirectStream:
 
     @ivar request: As it was sent.
     @ivar gone: Whether its client has left; C{left}: by itself, and not because this process ends.
-    @ivar mask: Takes the provider's key out of it; C{None} where nothing does.
     """
 
-    __slots__ = ("_head", "channel", "gone", "left", "mask", "meter", "owner", "relay", "request", "stalled")
+    __slots__ = ("_head", "channel", "gone", "left", "meter", "owner", "relay", "request", "stalled")
     begun = True
     chunked = 1
     minor = 1
@@ -50,7 +47,6 @@ class DirectStream:
         self.owner = owner
         self.channel: DirectChannel = request.channel
         self.meter: Meter | None = None
-        self.mask: ErrorMask | None = None
         self.stalled = request.stalled
         self.gone = self.left = False
         self._head = b""
@@ -78,30 +74,10 @@ class DirectStream:
             else:
                 self.channel.write(b"%x\r\n%b\r\n" % (len(data), data))
 
-    def pass_chunk(self, data: bytes) -> bool:
-        """Send what was read of the provider's connection, where it is whole events in whole chunks, as almost all of a
-        stream is: as it came where it is one chunk, framed as it would be here. C{False}: nothing was done.
-        """
-        if data[-4:] != b"\n\n\r\n" or self._head or self.gone:
+    def write_chunks(self, framed: bytes, size: int) -> bool:
+        if self._head or self.gone:
             return False
-        start = data.find(b"\r\n", 0, MAX_SIZE_LINE_BYTES) + 2
-        size = len(data) - start - 2
-        if data[:start] == b"%x\r\n" % size:
-            events = data[start:-2]
-        else:
-            events = joined_chunks(data)
-            size = len(events)
-            if not size:
-                return False
-            data = chunk(events)
-        if self.mask is not None and not self.mask.passes(events):
-            return False
-        if self.meter is not None:
-            self.meter.feed(events)
-        relay = self.relay
-        relay.last = self.owner.seconds()
-        relay.count += size
-        self.channel.write(data)
+        self.channel.write(framed)
         return True
 
     def flush(self) -> None:
@@ -191,7 +167,7 @@ class DirectStreams:
             out = replace_rate_limits(out, request.reservation.header_lines, flow.route.api.provider)
         arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
         out.append(sender.direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=True))
-        stream.mask = mask = events_mask(prepared.key)
+        mask = events_mask(prepared.key)
         stream.relay = sender.relay_to(
             stream,
             flow.route,
@@ -203,8 +179,7 @@ class DirectStreams:
         )
         request.channel.hand_over(stream)
         stream.relay.carry(response, out)
-        if stream.relay.is_plain:
-            response.offer_chunks(stream.pass_chunk)
+        sender.pass_chunks(stream.relay, stream, response, mask)
         return True
 
     def complete(self, stream: DirectStream, outcome: str) -> None:

@@ -40,6 +40,7 @@ class Response:
         was left out.
     @ivar queue_time: Seconds for which its request waited for a connection, all of them being busy.
     @ivar reader: What takes its body out of what the connection reads.
+    @ivar tap: Is shown every chunk of the body (L{watch}).
     @ivar begun: Whether somebody takes the body.
     @ivar held: Whether the one who does has asked for a pause; C{waits}: whether one who watches has (L{wait}).
     """
@@ -56,7 +57,7 @@ class Response:
     _protocol: IProtocol | None = None
     _headers: Headers | None = None
     _end: Failure | None = None
-    _tap: Callable[[bytes], object] | None = None
+    tap: Callable[[bytes], object] | None = None
 
     def __init__(self, head: ResponseHead, source: BodySource, *, method: bytes, raw: bool) -> None:
         """
@@ -90,7 +91,7 @@ class Response:
 
     def watch(self, tap: Callable[[bytes], object]) -> None:
         """Show every chunk of the body to C{tap} too, as it comes; to be called before the body is taken."""
-        self._tap = tap if self._tap is None else partial(_both, self._tap, tap)
+        self.tap = tap if self.tap is None else partial(_both, self.tap, tap)
         if self._waiting:
             tap(self._waiting)
 
@@ -109,7 +110,7 @@ class Response:
             self._source.resume()
 
     def offer_chunks(self, take: TakeChunks) -> None:
-        """See L{ChunkedBody.offer}; nothing of what it takes is watched or delivered."""
+        """See L{ChunkedBody.offer}; nothing of what it takes is shown to the L{tap} or delivered."""
         if isinstance(self.reader, ChunkedBody):
             self.reader.offer(take)
 
@@ -128,8 +129,8 @@ class Response:
     # What the connection calls
 
     def received(self, data: bytes) -> None:
-        if self._tap is not None:
-            self._tap(data)
+        if self.tap is not None:
+            self.tap(data)
         if self._protocol is None:
             self._waiting += data
         else:
@@ -143,8 +144,8 @@ class Response:
             if take is None:
                 self.received(last)
             else:
-                if self._tap is not None:
-                    self._tap(last)
+                if self.tap is not None:
+                    self.tap(last)
                 take(last)
         self._finish(_DONE)
 

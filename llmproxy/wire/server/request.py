@@ -70,14 +70,12 @@ class Request(RequestAttributes):
     @ivar on_gone: Called when the client leaves before its response is complete; costs less than C{notifyFinish}.
     """
 
-    queued = False
+    queued = booked_first = stalled = False
     _encoder: Any = None
     _framing = _NOT_BEGUN
     _left = 0
     _waiting = b""
     paced = True
-    booked_first = False
-    stalled = False
     on_gone: Callable[[], object] | None = None
     _push: Any = None
 
@@ -86,15 +84,11 @@ class Request(RequestAttributes):
         self.channel: Any = channel
         self.site = channel.site
         self.remote = channel.remote
-        self.method = head.method
+        self.method, self.minor, self.lines, self.known_head = head.method, head.minor, head.lines, head.known
         self.uri = uri = head.target
         self.path = uri.partition(b"?")[0]
-        self.minor = head.minor
-        self.lines = head.lines
-        self.known_head = head.known
         self.upload = upload
-        self.gone = False
-        self.begun = False
+        self.gone = self.begun = False
 
     # The response, as the proxy gives it
 
@@ -157,6 +151,13 @@ class Request(RequestAttributes):
             self._send(data, head)
         elif not self._inFakeHead:
             self._begin_plainly(data)
+
+    def write_chunks(self, framed: bytes, size: int) -> bool:
+        if self._framing != _CHUNKS or self._encoder is not None or self._waiting or self.gone or self.finished:
+            return False
+        self.sentLength += size
+        self.channel.write(framed)
+        return True
 
     def finish(self, last: bytes = b"") -> None:
         """End the response, with these bytes of its body where there are any."""

@@ -71,6 +71,10 @@ class TwistedRequestAdapter:
         if not self.gone:
             self._request.write(data)
 
+    def write_chunks(self, framed: bytes, size: int) -> bool:
+        """Twisted makes the chunks itself."""
+        return False
+
     def finish(self) -> None:
         self._request.finish()
 
