@@ -49,20 +49,14 @@ class PoolLimits:
 
 
 class IdleBudget:
-    """How many unused connections all pools together may keep."""
+    """How many unused connections all pools together may keep.
+
+    @ivar taken: How many they do.
+    """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.taken = 0
-
-    def take(self) -> bool:
-        if self.taken >= self._limit:
-            return False
-        self.taken += 1
-        return True
-
-    def give_back(self) -> None:
-        self.taken -= 1
 
 
 class QueuedRequest:
@@ -190,8 +184,9 @@ class Pool:
     # What its connections call
 
     def on_idle(self, connection: Connection) -> None:
-        now = self._seconds()
-        old = connection.since + self._pool_limits.age if self._pool_limits.age else inf
+        seconds, limits, budget = self._seconds, self._pool_limits, self._idle_budget
+        now = seconds()
+        old = connection.since + limits.age if limits.age else inf
         if self._closed is not None or now >= old:
             connection.close()
         elif self._queue.owners:
@@ -199,9 +194,11 @@ class Pool:
                 connection.send(self._queue.pop().leave(now))
             else:
                 connection.close()
-        elif len(self._idle) < self._pool_limits.kept and self._idle_budget.take():
+        elif len(self._idle) < limits.kept and budget.taken < budget.limit:
+            budget.taken += 1
             connection.idle_since = now
-            connection.good_until = min(old, now + self.lifetime.limit)
+            until = now + self.lifetime.limit
+            connection.good_until = until if until < old else old
             self._idle.append(connection)
             if self._sweeping is None:
                 self._sweep_later(now)
@@ -213,10 +210,10 @@ class Pool:
             self._usable.discard(connection)
             if connection in self._idle:
                 self._idle.remove(connection)
-                self._idle_budget.give_back()
+                self._idle_budget.taken -= 1
             elif connection is self._witness:
                 self._witness = None
-                self._idle_budget.give_back()
+                self._idle_budget.taken -= 1
             self._serve()
 
     def on_closed(self, connection: Connection) -> None:
