@@ -345,6 +345,29 @@ class Answers(Asking):
         self.request.write(b"hello")
         self.assertEqual(client.link.near.writes[before:], [b"5\r\nhello\r\n"])
 
+    def test_chunks_leave_as_they_are(self) -> None:
+        """They are counted as what they hold."""
+        _, client = self.begun(200, b"OK", [], None)
+        before = len(client.link.near.writes)
+        self.assertTrue(self.request.write_chunks(b"5\r\nhello\r\n", 5))
+        self.assertEqual(client.link.near.writes[before:], [b"5\r\nhello\r\n"])
+        self.assertEqual(self.request.sentLength, 5)
+        self.request.finish()
+        self.assertEqual(self.body(client), b"hello")
+
+    def test_where_chunks_cannot_leave(self) -> None:
+        """Nothing is written then: before the head has left, where the body is in none, and once the client is gone."""
+        for given, version in (((200, b"OK", [], None, True), b"HTTP/1.1"), ((200, b"OK", [], 5), b"HTTP/1.1"),
+                               ((200, b"OK", [], None), b"HTTP/1.0")):  # fmt: skip
+            client = self.client(b"GET /wait " + version + b"\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
+            self.request.begin(*given)
+            before = client.received
+            self.assertFalse(self.request.write_chunks(b"5\r\nhello\r\n", 5), given)
+            self.assertEqual((client.received, self.request.sentLength), (before, 0), given)
+        _, client = self.begun(200, b"OK", [], None)
+        client.reset()
+        self.assertFalse(self.request.write_chunks(b"5\r\nhello\r\n", 5))
+
     def test_answers_without_a_body(self) -> None:
         for code, method, length, fields in (
             (204, b"GET", None, []),
