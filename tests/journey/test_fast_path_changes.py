@@ -91,7 +91,7 @@ class Changes(ProxyTestCase):
         self.caching.forget_project("project-1")
         for _ in range(3):
             self.assertEqual(self.asked().status, 200)
-        self.assert_direct(1)
+        self.assert_direct(2)
         self.network.pass_time(3.0)
         self.assertEqual(self.asked().status, 200)
         self.network.pass_time(1.0)
@@ -114,7 +114,20 @@ class Changes(ProxyTestCase):
         for _ in range(3):
             self.asked()
             self.assertIn(b"sk-quite-another", self.at_provider)
-        self.assert_direct(2)  # what its head means has been learned again
+        self.assert_direct(3)  # the first of them has made another flow
+
+    def test_grants_that_are_too_old(self) -> None:
+        """One request in a while goes the long way, by which its head is known again, wherever its bytes end."""
+        for split in (False, True):
+            self.caching.forget_project("project-1")
+            for _ in range(3):
+                sent = request(body=BODY)
+                at = len(sent) - len(BODY) if split else 0
+                self.user.send(sent[:at]) if split else None
+                self.user.send(sent[at:])
+                self.provider.last.send(OK)
+                self.assertEqual(parse_response(self.user.take()).status, 200)
+            self.assert_direct(2)
 
     def test_keys_that_are_too_old(self) -> None:
         """They are looked up again."""

@@ -220,10 +220,13 @@ class FlowTable:
             return False
         if key in self._seen:
             return True
+        self._see(key)
+        return False
+
+    def _see(self, key: bytes) -> None:
         if len(self._seen) >= MAX_SEEN:
             self._seen.clear()
         self._seen[key] = None
-        return False
 
     def put(self, shape: HeadShape, lines: list[bytes], names: list[bytes], flow: Flow) -> None:
         """Know the head from now on. Where there are too many, all are forgotten: those in use are back in a moment."""
@@ -237,9 +240,11 @@ class FlowTable:
         self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
 
     def drop(self, known: KnownHead) -> None:
-        """Something that the flow was made from has changed."""
+        """Something that the flow was made from has changed. The next request with this head makes another."""
         known.current = False
-        self._known.pop(known.key, None)
+        if self._known.get(known.key) is known:
+            del self._known[known.key]
+            self._see(known.key)
 
 
 def holes_in(

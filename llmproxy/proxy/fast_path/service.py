@@ -97,8 +97,9 @@ class FastPath:
 
     def _learn(self, context: RequestContext) -> None:
         """A request has gone all the way through the pipeline: the next with its head may take the short one."""
-        request = context.request
-        if request.known_head is not None or not _is_usual(context) or not self._is_current(context):
+        request, known = context.request, context.request.known_head
+        has_flow = known is not None and known.known.current
+        if has_flow or not _is_usual(context) or not self._is_current(context):
             return
         assert context.grant is not None and context.route is not None
         if self._pipeline.policy.varies_with(self._varying, context.grant, context.route):
