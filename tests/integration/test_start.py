@@ -171,9 +171,9 @@ def test_a_failure_of_workers_is_one_sentence(mode: str, tmp_path: Path) -> None
 
 
 @contextmanager
-def background(home: Path, port: int) -> Iterator[int]:
+def background(home: Path, port: int, *, fresh: bool = False) -> Iterator[int]:
     """A daemon as twistd starts it without -n."""
-    done = run(home, fresh=False)
+    done = run(home, fresh=fresh)
     assert done.returncode == 0, done.stdout + done.stderr
     assert answers(port), "the command came back before anything listened"
     pid = int((home / "twistd.pid").read_text())
@@ -192,7 +192,7 @@ def test_the_background(tmp_path: Path) -> None:
     port = free_port()
     settings(tmp_path, HERE.format(port=port))
     (tmp_path / "twistd.pid").write_text(str(os.getpid()))  # alive, and no daemon
-    with background(tmp_path, port) as pid:
+    with background(tmp_path, port, fresh=True) as pid:  # so that its command line says what it is
         again = run(tmp_path)
         assert again.returncode == 1 and again.stdout == ""
         assert again.stderr.startswith(

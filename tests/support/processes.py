@@ -119,11 +119,15 @@ def _command(
         atexit._run_exitfuncs()  # multiprocessing ends its children without that, and a failed start exits by it
 
 
+def _run_script(path: str) -> None:
+    run_path(path, run_name="__main__")
+
+
 def _main(program: Path) -> Callable[[], object]:
     """What this program calls."""
     if program.suffix == ".py":
         sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115  # each line is seen at once
-        return partial(run_path, str(program), run_name="__main__")
+        return partial(_run_script, str(program))
     if program.name == "llmproxy":
         from llmproxy.cli import main
 
