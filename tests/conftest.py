@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib.metadata
 import os
+import sys
 from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
@@ -98,6 +99,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"ERROR: process {leftover.pid} was left behind: {leftover.command}", red=True)
     if text := summary(config):
         terminalreporter.write_line(text)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _simulators() -> Iterator[None]:
+    """Those that go from stack to stack end with the run."""
+    yield
+    if "tests.support.stack" in sys.modules:
+        sys.modules["tests.support.stack"].SIMULATORS.end()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -252,8 +252,16 @@ class Daemon:
         """Whether its process has ended."""
         return self._process is not None and self._process.poll() is not None
 
+    @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and not self.ended
+
     def start(self) -> None:
-        """Start it and wait until its port is open; raise with its log if it ends before or takes too long."""
+        """Start it, unless it runs, and wait until its port is open; raise with its log if it ends before or takes too
+        long."""
+        if self.runs:
+            return
         self._process = self._spawned() if self._fresh else self._forked()
         try:
             self._wait_for_port(self._process)

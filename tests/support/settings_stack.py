@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.processes import HOST, Daemon, free_port
 from tests.support.responses import Response
-from tests.support.stack import Stack
+from tests.support.stack import SIMULATORS, Stack
 
 Values = Mapping[str, Any]
 PLAIN = "plain"  # the API in which everything is as it is by default
@@ -38,8 +38,10 @@ class SettingsStack(Stack):
         super().__init__(home)
         if pem is not None:
             listen = f"ssl:{self.spare}:interface={HOST}:privateKey={pem}:certKey={pem}"
-            simulator = self.simulator
-            self.simulator = Daemon(*simulator.args, "--listen", listen, port=simulator.port, log=simulator.log)
+            SIMULATORS.give_back(self.simulator)
+            port = free_port()
+            own = ("llmproxy-simulator", "--listen", f"tcp:{port}:interface={HOST}", "--listen", listen)
+            self.simulator = Daemon(*own, port=port, log=home / "simulator.log")
             self.daemon = self.another()
 
     @property

@@ -66,6 +66,49 @@ audit: {{file: {home}/audit.jsonl}}
 """
 
 
+class Simulators:
+    """Simulators that go from one stack to the next, their requests forgotten: to start one takes as long as twenty
+    requests. One that a test has ended goes no further."""
+
+    def __init__(self) -> None:
+        self._all: list[Daemon] = []
+        self._idle: list[Daemon] = []
+
+    def take(self, home: Path) -> Daemon:
+        """One that runs, or one that is still to be started."""
+        while self._idle:
+            if not (simulator := self._idle.pop()).ended:
+                return simulator
+        port = free_port()
+        listen = f"tcp:{port}:interface={HOST}"
+        self._all.append(Daemon("llmproxy-simulator", "--listen", listen, port=port, log=home / "simulator.log"))
+        return self._all[-1]
+
+    def give_back(self, simulator: Daemon) -> None:
+        """What it has received until now is forgotten; one that is not from here, or does not answer, is ended."""
+        if not simulator.runs:
+            return
+        try:
+            if simulator in self._all:
+                forget = urllib.request.Request(f"{simulator.url}/-/requests", method="DELETE")
+                urllib.request.urlopen(forget, timeout=10).close()
+                self._idle.append(simulator)
+                return
+        except OSError:
+            pass
+        simulator.stop()
+
+    def end(self) -> None:
+        """All of them."""
+        for simulator in self._all:
+            if simulator.runs:
+                simulator.stop()
+        self._all, self._idle = [], []
+
+
+SIMULATORS = Simulators()
+
+
 class Stack:
     """One daemon in front of one simulator, for the time of a C{with} block.
 
@@ -86,10 +129,7 @@ class Stack:
         """
         self.home = home
         self.further = further
-        self.simulator = Daemon(
-            "llmproxy-simulator", "--listen", f"tcp:{(port := free_port())}:interface=127.0.0.1",
-            port=port, log=home / "simulator.log",
-        )  # fmt: skip
+        self.simulator = SIMULATORS.take(home)
         self.more = more
         self.env = {"LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT, "LLMPROXY_ENCRYPTION_KEY": ENCRYPTION, **(env or {})}
         self.daemon = self.another()
@@ -114,7 +154,8 @@ class Stack:
         if not database.exists() and self.uses(database):
             migrated_sqlite(database)
         with ExitStack() as starting:
-            starting.enter_context(self.simulator)
+            starting.callback(lambda: SIMULATORS.give_back(self.simulator))
+            self.simulator.start()
             starting.enter_context(self.daemon)
             self.project = self.manage("POST", "/manage/projects", {"name": "Team", "api_keys": dict(self.keys)})["id"]
             self.token = self.new_token()
