@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from marshal import dumps
 from operator import mul
 from typing import Any, NamedTuple
@@ -29,7 +30,8 @@ from llmproxy.metering.prices import USUAL_TERMS, Prices
 
 MAX_REMEMBERED_MODELS = 4096  # models
 MAX_REMEMBERED_CEILINGS = 1024  # of requests that say the same of themselves
-MAX_KEY_BYTES = 1024  # of what such say of themselves, beside their text
+MAX_KEY_BYTES = 256  # of what such say of themselves, beside their text: of more, the digest is kept
+KEY_DIGEST_BYTES = 16
 FLAT_RATE_TOKENS = 100_000  # tokens of input up to which the price of so many is that of fewer, too
 RATES_TTL_SECONDS = 60.0  # seconds for which a price is remembered: some change with the hour
 MAX_COUNTED_TOKENS = 10**9  # what is beyond is not meant
@@ -142,9 +144,10 @@ class CostCeiling:
             return None
         if content.form != "json" or not content.complete or content.problem or content.repeated or content.oversize:
             return None
-        if content.size > MAX_KEY_BYTES and not all(map(_is_short, members.values())):
-            return None
-        key = (method, api, path, model, output, dumps(dict(members), 2))  # which tells True from 1, as counts do
+        said = dumps(dict(members), 2)  # which tells True from 1, as counts do
+        if len(said) > MAX_KEY_BYTES:
+            said = blake2b(said, digest_size=KEY_DIGEST_BYTES).digest()
+        key = (method, api, path, model, output, said)
         known = self._usual.get(key)
         if known is None or at >= known.until:
             made = self._made_usual(method, api, path, model, content, output, at)
@@ -357,10 +360,6 @@ def _transcribed(model: str, content: RequestContent) -> Units | None:
         "input_audio_tokens": spoken,
         "output_tokens": round(seconds * TRANSCRIPT_TOKENS_PER_SECOND) + 100,
     }
-
-
-def _is_short(value: Any) -> bool:
-    return len(value) <= MAX_KEY_BYTES // 16 if isinstance(value, str) else not isinstance(value, list | dict)
 
 
 def _counts(members: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) -> list[int]:

@@ -350,8 +350,17 @@ class UsualTests(unittest.TestCase):
             b'{"a": 1',
         ):
             self.assertIsNone(self.worst.usual(b"POST", "openai", CHAT, "gpt-4o", read(body), 7, AT), body)
-        long = b'{"messages": "%b", "stream_options": {}}' % (b"many words " * 100)
-        self.assertIsNone(self.worst.usual(b"POST", "openai", CHAT, "gpt-4o", read(long), 7, AT))
+
+    def test_those_that_say_much_of_themselves(self) -> None:
+        """Are known again as well, and told from others that differ at the end alone."""
+        tools: list[dict[str, object]] = [{"type": "function", "function": {"name": f"f{n}"}} for n in range(50)]
+        for most in (9, 10, 9):
+            content = read(json.dumps({"tools": tools, "messages": "some words", "max_tokens": most}).encode())
+            bound = self.worst.bound(b"POST", "openai", CHAT, "gpt-4o", content, content.size, 7)
+            usual = self.worst.usual(b"POST", "openai", CHAT, "gpt-4o", content, 7, AT)
+            self.assertEqual(usual, (bound.tokens, self.worst.cost("openai", "gpt-4o", bound, AT)))
+        content = read(json.dumps({"tools": [*tools, {"type": "web_search"}], "max_tokens": 9}).encode())
+        self.assertIsNone(self.worst.usual(b"POST", "openai", CHAT, "gpt-4o", content, 7, AT))
 
     def test_a_price_that_has_changed(self) -> None:
         worst = CostCeiling(Prices([OwnPrice("own", "mine-*", 1.0, 2.0)]), PROVIDERS, Operations(SETTINGS))
