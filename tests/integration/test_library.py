@@ -31,6 +31,7 @@ def serving(code: str, stack: Stack, home: Path) -> Iterator[tuple[str, Path]]:
     port = free_port()
     script, out = home / "example.py", home / "out"
     script.write_text(code)
+    out.write_text("")
     process = start_command([script, stack.simulator.url, str(port)], out)
     try:
         eventually(lambda: answers(f"http://{HOST}:{port}/") or process.poll() is not None, 20)
