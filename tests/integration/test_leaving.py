@@ -112,7 +112,10 @@ REQUESTS = {
 }
 
 
-@pytest.mark.parametrize("what", REQUESTS)
+METRICS = pytest.param("metrics", marks=pytest.mark.long("1 s: the metrics page, as others that are answered here"))
+
+
+@pytest.mark.parametrize("what", [*(each for each in REQUESTS if each != "metrics"), METRICS])
 @pytest.mark.parametrize("half", [True, False], ids=["half-closed", "open"])
 def test_more_requests_at_once_than_are_read_ahead(stack: Stack, what: str, half: bool) -> None:
     """A client that has sent all it will send gets all its responses."""

@@ -60,9 +60,17 @@ def no_magic(path: Path) -> None:
         file.write(b"XXXX")
 
 
+ALSO = pytest.mark.long("1 s: another damage")
+
+
 @pytest.mark.parametrize(
     ("damage", "lost", "kept"),
-    [(flip, 1, True), (cut, 1, True), (no_magic, 0, True), (no_lock, 0, False)],
+    [
+        (flip, 1, True),
+        pytest.param(cut, 1, True, marks=ALSO),
+        pytest.param(no_magic, 0, True, marks=ALSO),
+        (no_lock, 0, False),
+    ],
 )
 def test_a_journal_that_was_left_behind(tmp_path: Path, damage: Callable[[Path], None], lost: int, kept: bool) -> None:
     """All that can be read is entered; what cannot is counted, said, and kept as it is."""

@@ -18,9 +18,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import psycopg
-from psycopg.sql import SQL, Identifier
-
 from tests.support.databases import TEMPLATE_DATABASE, migrate
 
 PROGRAMS = Path("pginstall18/bin")  # within the package
@@ -32,9 +29,7 @@ class PostgreSQL:
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._has_template = False
-        self._administrator: psycopg.Connection[Any] | None = (
-            None  # kept: to make one takes as long as to copy a database
-        )
+        self._administrator: Any = None  # a connection that is kept: to make one takes as long as to copy a database
         self._user: dict[str, Any] = _unprivileged() if os.geteuid() == 0 else {}
         # Directly under /tmp: the name of a socket must be short.
         self._home = Path(tempfile.mkdtemp(prefix="llmproxy-pg-", dir="/tmp"))
@@ -88,6 +83,9 @@ class PostgreSQL:
 
     def url(self, database: str = "", template: str = "template0") -> str:
         """Make a database, as a copy of another one; its URL. Without a name it gets one of its own."""
+        import psycopg  # not before: every process of pytest-xdist reads this module
+        from psycopg.sql import SQL, Identifier
+
         database = database or f"test{next(self._numbers)}"
         if self._administrator is None:
             self._administrator = psycopg.connect(self._address("postgres"), autocommit=True)
