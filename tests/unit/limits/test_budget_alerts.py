@@ -90,6 +90,18 @@ class BudgetAlertTests(TestCase):
         self.clock.pump([LOOK_SECONDS] * 20)
         self.assertEqual(self.looks, looks)
 
+    def test_what_is_used_all_the_time(self) -> None:
+        """Is told once between two looks, and looked at for as long after the last of these as ever."""
+        self.clock.advance(LOOK_SECONDS / 2)
+        self.alerts.spent(PLAN, LIMITS)
+        self.assertTrue(LIMITS.observed)
+        self.clock.advance(LOOK_SECONDS)
+        self.assertFalse(LIMITS.observed)
+        self.clock.pump([LOOK_SECONDS] * int(IN_USE_SECONDS - 2))
+        looks = self.looks
+        self.clock.advance(LOOK_SECONDS)
+        self.assertEqual(self.looks, looks + 1)
+
     def test_what_is_all_told_is_not_asked_for(self) -> None:
         """A budget that is used up costs no question."""
         self.use(1000)
