@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import re
@@ -18,6 +19,8 @@ from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICounters
 from llmproxy.model import Allowance, Grant, Verdict
+from llmproxy.proxy.fast_path.direct_streams import DirectStream
+from llmproxy.wire.chunk_passing import ChunkPassing
 from tests.support.examples import examples
 from tests.support.proxy_case import KEY, PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
 from tests.unit.metering.samples import CHAT_USAGE, events
@@ -397,6 +400,20 @@ class Ways(WaysCase):
         self.assertEqual(fast_path.served, 2)
         ProxyTestCase.tearDown(self)
         self.assertEqual([record.outcome for record in self.events.records], ["complete"] * 4)
+
+    def test_streams_leave_nothing_to_the_collector(self) -> None:
+        """Its runs hold up all that is under way."""
+
+        def alive() -> list[object]:
+            return [each for each in gc.get_objects() if isinstance(each, DirectStream | ChunkPassing)]
+
+        gc.collect()
+        gc.disable()
+        self.addCleanup(gc.enable)
+        before = alive()  # of other tests
+        self.play_on(True, "roomy", [(BODIES[1], FIELDS[1], True, "events one by one", "one read")] * 5)
+        self.assertEqual(self.short, 3)
+        self.assertEqual([each for each in alive() if not any(each is other for other in before)], [])
 
     def test_a_new_connection_to_the_provider_for_each(self) -> None:
         """Where no connection waits to be used, one is made, and a request needs no more objects than with one."""

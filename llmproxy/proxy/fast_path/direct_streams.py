@@ -199,5 +199,7 @@ class DirectStreams:
                 request.reservation,
                 measured=meter is not None,
             )
+            if outcome == "complete":
+                del stream.relay  # which knows it, too: nothing is to be left to the collector
         except Exception:  # neither its provider's connection nor its client's would know what to do with it
             _log.failure("A stream could not be accounted for.")

@@ -155,6 +155,7 @@ class Response:
 
     def _finish(self, end: Failure) -> None:
         self._end = end
+        self.reader = None  # who takes whole chunks may know this response: nothing is to be left to the collector
         if self._protocol is not None:
             protocol, self._protocol = self._protocol, None
             protocol.connectionLost(end)
