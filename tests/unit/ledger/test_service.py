@@ -20,6 +20,7 @@ from llmproxy.ledger.service import Ledger
 from llmproxy.model import RequestRecord
 from llmproxy.observability.redaction import Redactor
 from llmproxy.store.errors import StartupError
+from tests.support.examples import examples
 from tests.unit.ledger.books import MemoryBooks, die
 
 NOW = 1_764_000_000.0
@@ -576,5 +577,5 @@ class AnyOrderTests(SynchronousTestCase):
         """Whatever happens in whatever order: each request has one line in the end."""
         Lives.directory = Path(self.mktemp())
         run_state_machine_as_test(  # type: ignore[no-untyped-call]
-            Lives, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+            Lives, settings=settings(examples(60), stateful_step_count=40)
         )
