@@ -74,6 +74,7 @@ def test_doctor(tmp_path: Path) -> None:
         assert f"llmproxy project update {stack.project} --api-key openai=prompt" in refused["advice"]
         said = llmproxy("doctor", "llmproxy.yaml", cwd=tmp_path, env=stack.env)
         assert "\x1b" not in said.stdout  # colours are for terminals
+        stack.simulator.stop()
     wrong = {
         **stack.env,
         "LLMPROXY_ENCRYPTION_KEY": "another encryption key, long enough",
