@@ -26,6 +26,9 @@ from systems import OURS, THEIRS, Provider, System, Systems, Unavailable, free_p
 from table import DIRECT, doubts, flaws, markdown, medians
 
 
+SETTLING_SECONDS = 2.0
+
+
 def arguments() -> argparse.Namespace:
     chosen = [name for name, scenario in SCENARIOS.items() if scenario.chosen]
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -112,9 +115,11 @@ class Bench:
             self.missing[name] = str(e)
             return
         with system.process:
+            settle(system)
             self._measure(name, system)
         if any(scenario != MEMORY and SCENARIOS[scenario].redis for scenario in self.scenarios):
             with (system := systems.start(name, redis=True)).process:
+                settle(system)
                 self._measure(name, system, redis=True)
 
     def _measure(self, name: str, system: System, *, redis: bool = False) -> None:
@@ -128,6 +133,11 @@ class Bench:
         self.samples[scenario, name].append(figures)
         said = "  ".join(f"{key} {value:,.1f}" for key, value in figures.items())
         print(f"{scenario:8s} {name:10s} {said}", file=sys.stderr, flush=True)
+
+
+def settle(system: System) -> None:
+    """Let it serve for a while: what a system does once, in its first seconds, is not what requests cost."""
+    measured(SCENARIOS["j32"], system, SETTLING_SECONDS)
 
 
 def main() -> None:
