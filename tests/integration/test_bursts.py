@@ -57,6 +57,7 @@ async def burst(stack: Stack, others: list[bytes]) -> list[int]:
     return [responded.index(AT_ONCE + number) for number in range(len(others))]
 
 
+@pytest.mark.alone  # in how many turns a burst is read depends on what else the machine does
 def test_another_client_does_not_wait_for_all_of_them(stack: Stack) -> None:
     before = asyncio.run(burst(stack, [call(stack.new_token())]))
     print("responded to before another client's:", before)
