@@ -210,9 +210,7 @@ class ThinkingDetails(_Counts):
     thinking_tokens: Count = None
 
 
-class MessageUsage(_Counts):
-    input_tokens: Tokens
-    output_tokens: Tokens
+class MessageCounts(_Counts):
     cache_creation_input_tokens: Count = None
     cache_read_input_tokens: Count = None
     cache_creation: CacheCreation | None = None
@@ -221,6 +219,11 @@ class MessageUsage(_Counts):
     service_tier: Text = None
     inference_geo: Text = None
     speed: Text = None
+
+
+class MessageUsage(MessageCounts, kw_only=True):
+    input_tokens: Tokens
+    output_tokens: Tokens
 
 
 class Message(_Response, kw_only=True):

@@ -16,9 +16,8 @@ from llmproxy.metering.typed_responses import (
     CacheCreation,
     Count,
     Message,
+    MessageCounts,
     MessageUsage,
-    ServerTools,
-    Text,
     ThinkingDetails,
     Tokens,
     TypedCounts,
@@ -35,17 +34,9 @@ class _MessageStart(Struct, gc=False, forbid_unknown_fields=True):
     message: Message
 
 
-class _LaterUsage(Struct, gc=False, forbid_unknown_fields=True):
+class _LaterUsage(MessageCounts, kw_only=True):
     output_tokens: Tokens
     input_tokens: Count = None
-    cache_creation_input_tokens: Count = None
-    cache_read_input_tokens: Count = None
-    cache_creation: CacheCreation | None = None
-    server_tool_use: ServerTools | None = None
-    output_tokens_details: ThinkingDetails | None = None
-    service_tier: Text = None
-    inference_geo: Text = None
-    speed: Text = None
 
 
 class _MessageDelta(Struct, gc=False, forbid_unknown_fields=True):
@@ -86,16 +77,15 @@ def read_message_events(events: bytes) -> TypedCounts | None:
     if thinking is not None and usage.output_tokens_details is not None:
         thinking = ThinkingDetails(thinking.thinking_tokens or usage.output_tokens_details.thinking_tokens)
     together = MessageUsage(
-        later.input_tokens or usage.input_tokens,
-        later.output_tokens or usage.output_tokens,
-        later.cache_creation_input_tokens or usage.cache_creation_input_tokens,
-        later.cache_read_input_tokens or usage.cache_read_input_tokens,
-        creation or usage.cache_creation,
-        None,
-        thinking or usage.output_tokens_details,
-        later.service_tier or usage.service_tier,
-        later.inference_geo or usage.inference_geo,
-        later.speed or usage.speed,
+        input_tokens=later.input_tokens or usage.input_tokens,
+        output_tokens=later.output_tokens or usage.output_tokens,
+        cache_creation_input_tokens=later.cache_creation_input_tokens or usage.cache_creation_input_tokens,
+        cache_read_input_tokens=later.cache_read_input_tokens or usage.cache_read_input_tokens,
+        cache_creation=creation or usage.cache_creation,
+        output_tokens_details=thinking or usage.output_tokens_details,
+        service_tier=later.service_tier or usage.service_tier,
+        inference_geo=later.inference_geo or usage.inference_geo,
+        speed=later.speed or usage.speed,
     )
     return message_counts(message.model, together)
 
