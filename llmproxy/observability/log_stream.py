@@ -9,6 +9,7 @@ import syslog
 import threading
 import weakref
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, TextIO
 
@@ -100,6 +101,8 @@ class QueuedStream:
         self._stream = stream
         self._limit = limit
         self._changed = threading.Condition()
+        self._writing = threading.Lock()  # held while the stream is written to, and while the process forks
+        self._forks = False
         self._waiting: deque[str] = deque()
         self._size = 0
         self._error: Exception | None = None
@@ -107,7 +110,11 @@ class QueuedStream:
         self._pid = 0
         self.encoding = stream.encoding
         own = weakref.ref(self)
-        os.register_at_fork(after_in_child=lambda: _unlock(own()))
+        os.register_at_fork(
+            before=lambda: _call(own(), QueuedStream.before_fork),
+            after_in_parent=lambda: _call(own(), QueuedStream.after_fork),
+            after_in_child=lambda: _call(own(), QueuedStream.start_over),
+        )
 
     def isatty(self) -> bool:
         return self._stream.isatty()
@@ -140,9 +147,18 @@ class QueuedStream:
         with self._changed:
             self._direct = self._changed.wait_for(lambda: not self._size, seconds)
 
+    def before_fork(self) -> None:
+        """Let the thread write what it has taken: a child would wait for ever for a lock that the stream has then."""
+        self._forks = self._writing.acquire(timeout=LAST_SECONDS)
+
+    def after_fork(self) -> None:
+        if self._forks:
+            self._writing.release()
+
     def start_over(self) -> None:
         """This is a process that was forked: its thread stayed behind, perhaps with the lock, and with what it took."""
         self._changed = threading.Condition()
+        self._writing = threading.Lock()
         self._size = sum(map(len, self._waiting))
 
     def _run(self) -> None:
@@ -152,16 +168,17 @@ class QueuedStream:
                 self._changed.wait_for(lambda: self._waiting)
                 text = "".join(self._waiting)
                 self._waiting.clear()
-            try:
-                self._stream.write(text)
-                self._stream.flush()
-            except (OSError, ValueError) as e:
-                self._error = e
+            with self._writing:
+                try:
+                    self._stream.write(text)
+                    self._stream.flush()
+                except (OSError, ValueError) as e:
+                    self._error = e
             with self._changed:
                 self._size -= len(text)
                 self._changed.notify_all()
 
 
-def _unlock(stream: QueuedStream | None) -> None:
+def _call(stream: QueuedStream | None, method: Callable[[QueuedStream], None]) -> None:
     if stream is not None:
-        stream.start_over()
+        method(stream)

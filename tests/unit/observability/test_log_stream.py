@@ -57,8 +57,30 @@ class PatientTests(unittest.TestCase):
                 os._exit(0)
             done.set()
             holding.join(10)
-            self.assertEqual(reader.readline(), "child\n")
             self.assertEqual(os.waitpid(child, 0)[1], 0)
+            stream.write("parent again\n")
+            self.assertEqual([reader.readline() for _ in range(2)], ["child\n", "parent again\n"])
+
+    def test_a_process_that_is_forked_in_the_middle_of_a_line(self) -> None:
+        """The stream has a lock of its own, which the child would wait for without end: the line is finished before."""
+        read, write = os.pipe()
+        with os.fdopen(read) as reader, os.fdopen(write, "w") as writer:
+            stream = QueuedStream(writer)
+            long = "x" * 1_000_000 + "\n"  # more than a pipe holds
+            stream.write(long)
+            start = reader.read(1)  # it is being written now
+            lines: list[str] = []
+            reading = threading.Thread(target=lambda: lines.extend(reader.readline() for _ in range(3)))
+            threading.Timer(0.1, reading.start).start()
+            child = os.fork()
+            if not child:
+                stream.write("child\n")
+                stream.drain()
+                os._exit(0)
+            self.assertEqual(os.waitpid(child, 0)[1], 0)
+            stream.write("parent\n")
+            reading.join(10)
+            self.assertEqual([start + lines[0], *lines[1:]], [long, "child\n", "parent\n"])
 
     def test_a_full_pipe(self) -> None:
         """Nobody waits; beyond the bound its writer is told so, until there is room again."""
