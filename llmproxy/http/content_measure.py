@@ -233,7 +233,8 @@ def measure_short_text(text: bytes) -> tuple[TextMeasure, int] | None:
     """
     if not 0 < len(text) < SLICE_BYTES or _MEDIUM.search(text) is not None:
         return None
-    if b"\\" not in text and b'rl"' not in text and b'ri"' not in text and text.isascii():
+    find = text.find  # C{in} takes three times as long: CPython tries a number first
+    if find(b"\\") < 0 and find(b'rl"') < 0 and find(b'ri"') < 0 and text.isascii():
         return _new(TextMeasure, ascii_counts(text) + NO_SCRIPTS), 0
     counts = text_counts(text)
     remote = counts.pop()

@@ -106,16 +106,20 @@ class ErrorMask:
     """Replaces the secret where a response of status 200 repeats it in an error: an event of a stream, or a body.
 
     Elsewhere it passes: keys of servers of one's own may be words such as C{ollama}, and a model may say them.
+
+    @ivar clean: Whether whole events that come next may be shown as they are, where they do not say C{secret}: they
+        need not be given to L{feed} then.
     """
 
-    __slots__ = ("_before", "_held", "_secret", "found")
+    __slots__ = ("_before", "_held", "clean", "found", "secret")
     keeps_length = True
 
     def __init__(self, secret: bytes) -> None:
-        self._secret = secret
+        self.secret = secret
         self._before = b""
         self._held = b""
         self.found = False
+        self.clean = True
 
     @property
     def holds(self) -> bool:
@@ -127,23 +131,20 @@ class ErrorMask:
         """Whether what came last is part of an error."""
         return _ERROR.search(self._before) is not None
 
-    def passes(self, events: bytes) -> bool:
-        """Whether these whole events may be shown as they are: they need not be given to L{feed} then."""
-        return not self._held and not self._before and self._secret not in events
-
     def feed(self, data: bytes) -> bytes:
         """Give the next chunk; get what may be shown so far."""
         if self._held:
             data = self._held + data
-        if self._secret in data:
+        if self.secret in data:
             data = self._masked(data)
-        held = partial_match(data, self._secret) if data and data[-1] in self._secret else 0
+        held = partial_match(data, self.secret) if data and data[-1] in self.secret else 0
         self._held = data[len(data) - held :]
         data = data[: len(data) - held]
         if data.endswith(b"\n\n"):
             self._before = b""
         else:
             self._before = _since_blank_line(data if len(data) >= MAX_SHAPE_BYTES else self._before + data)
+        self.clean = not (held or self._before)
         return data
 
     def end(self) -> bytes:
@@ -152,7 +153,7 @@ class ErrorMask:
         return held
 
     def _masked(self, data: bytes) -> bytes:
-        secret, at = self._secret, 0
+        secret, at = self.secret, 0
         while (at := data.find(secret, at)) >= 0:
             if _ERROR.search(_since_blank_line(self._before + data[:at])):
                 data = data[:at] + b"*" * len(secret) + data[at + len(secret) :]

@@ -44,8 +44,8 @@ class HeldByteCounter(Protocol):
 
 def tells_text_alone(events: bytes, mark: bytes, also: bytes) -> bool:
     """Whether no event of a whole stream need be read. The parameters are as in L{SseScanner}."""
-    ends = events.endswith(EVENT_ENDS)
-    return ends and mark not in events and b"error" not in events and not (also and also in events)
+    find = events.find  # see SseScanner.feed
+    return events.endswith(EVENT_ENDS) and find(mark) < 0 and find(b"error") < 0 and not (also and find(also) >= 0)
 
 
 class SseScanner:
@@ -107,8 +107,10 @@ class SseScanner:
             self.sample += data[: SAMPLE_BYTES - before]
         if self._part or not data.endswith(self._ends):
             self._gather(data)
-        elif self._mark in data or b"error" in data or (self._also and self._also in data):
-            self._pass(data)  # what tells nothing costs no call
+        else:  # what tells nothing costs no call, and C{in} half as much again: CPython tries a number first
+            find, also = data.find, self._also
+            if find(self._mark) >= 0 or find(b"error") >= 0 or (also and find(also) >= 0):
+                self._pass(data)
 
     def end(self) -> None:
         """Nothing more comes; what was left without its end may be an event all the same."""

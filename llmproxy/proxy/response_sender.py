@@ -17,7 +17,7 @@ from llmproxy.limits import headers as limit_headers
 from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.hit_response import HIT_TIMING
-from llmproxy.wire.chunk_passing import ChunkedDownstream, ChunkPassing
+from llmproxy.wire.chunk_passing import ChunkPassing
 from llmproxy.wire.client.transport import Response
 from llmproxy.wire.deadline import Deadlines, LateWatch
 from llmproxy.wire.relay import BodyFilter, Downstream, Relay
@@ -89,7 +89,7 @@ class ResponseSender:
         relay.carry(response, self._add_own_headers(context, lines))
         if context.stream and not relay.outcome:
             if isinstance(response, Response) and body_hints.is_event_stream(response.lines):
-                self.pass_chunks(relay, request, response, body_filter)
+                self.pass_chunks(relay, request.write_chunk, response, body_filter)
             if context.on_stream is not None:
                 context.on_stream(context)
         context.outcome = relay.outcome or await relay.done
@@ -128,14 +128,19 @@ class ResponseSender:
         )
 
     def pass_chunks(
-        self, relay: Relay, downstream: ChunkedDownstream, response: Response, body_filter: BodyFilter | None
+        self,
+        relay: Relay,
+        write: Callable[[bytes], bool | None],
+        response: Response,
+        body_filter: BodyFilter | None,
     ) -> None:
         """Have a stream that is relayed passed on without being taken apart, where that is all the same.
 
+        @param write: As in L{ChunkPassing}.
         @param body_filter: The relay's.
         """
         if relay.is_plain and (body_filter is None or isinstance(body_filter, ErrorMask)):
-            passing = ChunkPassing(relay, downstream, response.tap, body_filter, self._clock.seconds)
+            passing = ChunkPassing(relay, write, response.tap, body_filter, self._clock.seconds)
             response.offer_chunks(passing.take)
 
     def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:

@@ -133,11 +133,11 @@ class ChunkedBody:
         self.done = False
         self.rest = b""
 
-    def offer(self, take: TakeChunks) -> None:
+    def offer(self, take: TakeChunks | None) -> None:
         """Have the attribute C{take} ask this first, while what is read next begins with a chunk.
 
         @param take: Takes a read that is whole chunks as it is, which is then not for L{feed}; or says no, having done
-            nothing.
+            nothing. C{None}: nobody does any more.
         """
         self._offered = take
         self._set_take()

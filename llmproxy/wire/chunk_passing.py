@@ -5,7 +5,6 @@ chunks, as almost all of a stream is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 from llmproxy.http.masking import ErrorMask
 from llmproxy.wire.body_framing import chunk, joined_chunks
@@ -14,33 +13,27 @@ from llmproxy.wire.relay import Relay
 MAX_SIZE_LINE_BYTES = 10  # of a chunk that is passed on as it came
 
 
-class ChunkedDownstream(Protocol):
-    """A client's response in chunks."""
-
-    def write_chunks(self, framed: bytes, size: int) -> bool:
-        """Write so many bytes of the body, which are in chunks already; C{False}, and nothing is done, where it is not
-        sent as such, or not yet, or nobody takes it any more."""
-
-
 class ChunkPassing:
     """Does for one stream what its L{Relay} does, which must be plain, wherever C{take} says so."""
 
-    __slots__ = ("_downstream", "_mask", "_relay", "_seconds", "_tap")
+    __slots__ = ("_mask", "_relay", "_seconds", "_tap", "_write")
 
     def __init__(
         self,
         relay: Relay,
-        downstream: ChunkedDownstream,
+        write: Callable[[bytes], bool | None],
         tap: Callable[[bytes], object] | None,
         mask: ErrorMask | None,
         seconds: Callable[[], float],
     ) -> None:
         """
+        @param write: Writes a chunk of the client's response as it is; C{False}, and nothing was done, where that is
+            not sent in chunks, or not yet, or nobody takes it any more.
         @param tap: Is shown what passes.
         @param mask: The relay's.
         """
         self._relay = relay
-        self._downstream = downstream
+        self._write = write
         self._tap = tap
         self._mask = mask
         self._seconds = seconds
@@ -60,13 +53,13 @@ class ChunkPassing:
             if not size:
                 return False
             data = chunk(events)
-        if self._mask is not None and not self._mask.passes(events):
+        mask, write, tap, seconds, relay = self._mask, self._write, self._tap, self._seconds, self._relay
+        if mask is not None and (events.find(mask.secret) >= 0 or not mask.clean):
             return False
-        if not self._downstream.write_chunks(data, size):
+        if write(data) is False:
             return False
-        if self._tap is not None:
-            self._tap(events)
-        relay = self._relay
-        relay.last = self._seconds()
+        if tap is not None:
+            tap(events)
+        relay.last = seconds()
         relay.count += size
         return True

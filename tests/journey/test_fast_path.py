@@ -551,6 +551,7 @@ class Ways(WaysCase):
             (APIS[1], "silent stream", "one read"),
             (APIS[0], "long stream", "leaves within"),
             (APIS[1], "silent stream", "leaves within"),
+            ({"on_client_abort": "drain"}, "events one by one", "leaves within"),
         ):
             self.api = api
             steps = [(BODIES[1], FIELDS[1], True, "stream at once", "one read")] * 4

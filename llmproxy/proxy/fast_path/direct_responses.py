@@ -54,7 +54,7 @@ class DirectResponses:
         shape, values, body, data = response
         text = body
         assert prepared is not None
-        if shape.code != 200 or prepared.key in data:
+        if shape.code != 200 or data.find(prepared.key) >= 0:
             return False
         kind = (
             body_hints.media_type_of(values[shape.kind]) if shape.kind >= 0 else body_hints.media_type(response.lines)

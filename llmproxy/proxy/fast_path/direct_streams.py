@@ -74,12 +74,6 @@ class DirectStream:
             else:
                 self.channel.write(b"%x\r\n%b\r\n" % (len(data), data))
 
-    def write_chunks(self, framed: bytes, size: int) -> bool:
-        if self._head or self.gone:
-            return False
-        self.channel.write(framed)
-        return True
-
     def flush(self) -> None:
         head, self._head = self._head, b""
         if head and not self.gone:
@@ -115,6 +109,7 @@ class DirectStream:
 
     def connectionLost(self, reason: Failure) -> None:
         self.gone, self.left = True, not self.owner.shutting_down
+        self.relay.transport.offer_chunks(None)
         self.relay.stopProducing()
 
 
@@ -179,7 +174,7 @@ class DirectStreams:
         )
         request.channel.hand_over(stream)
         stream.relay.carry(response, out)
-        sender.pass_chunks(stream.relay, stream, response, mask)
+        sender.pass_chunks(stream.relay, request.channel.write, response, mask)
         return True
 
     def complete(self, stream: DirectStream, outcome: str) -> None:

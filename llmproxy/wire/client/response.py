@@ -109,7 +109,7 @@ class Response:
         elif self._source is not None and not self.held and not self.waits:
             self._source.resume()
 
-    def offer_chunks(self, take: TakeChunks) -> None:
+    def offer_chunks(self, take: TakeChunks | None) -> None:
         """See L{ChunkedBody.offer}; nothing of what it takes is shown to the L{tap} or delivered."""
         if isinstance(self.reader, ChunkedBody):
             self.reader.offer(take)

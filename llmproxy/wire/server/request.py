@@ -39,7 +39,7 @@ class RequestChannel(Protocol):
     remote: str
     persistent: bool
 
-    def write(self, *chunks: bytes) -> None: ...
+    def write(self, data: bytes = b"") -> None: ...
 
     def write_final(self, data: bytes, *, always_wait: bool) -> None: ...
 
@@ -152,10 +152,12 @@ class Request(RequestAttributes):
         elif not self._inFakeHead:
             self._begin_plainly(data)
 
-    def write_chunks(self, framed: bytes, size: int) -> bool:
+    def write_chunk(self, framed: bytes) -> bool:
+        """Write a chunk of the body as it is; C{False}, and nothing was done, where the response is not sent in chunks,
+        or not yet, or nobody takes it any more."""
         if self._framing != _CHUNKS or self._encoder is not None or self._waiting or self.gone or self.finished:
             return False
-        self.sentLength += size
+        self.sentLength += len(framed) - framed.index(b"\n") - 3
         self.channel.write(framed)
         return True
 
@@ -361,7 +363,7 @@ class Request(RequestAttributes):
         elif framing == _CHUNKS and size:
             self.sentLength += size
             if size > _JOINED:
-                self.channel.write(b"%b%x\r\n" % (head, size), data, b"\r\n")
+                self.channel.write(b"".join((b"%b%x\r\n" % (head, size), data, b"\r\n")))
                 return
             data = b"%x\r\n%b\r\n" % (size, data)
         elif size:

@@ -100,14 +100,13 @@ class ResponseWriter:
         self._tls = transport if isinstance(transport, DirectTLS) else None
         self._at_once = direct or self._tls is not None  # whether what is written leaves in this turn
 
-    def write(self, *pieces: bytes) -> None:
+    def write(self, data: bytes = b"") -> None:
         """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
 
-        Without any chunks, send what was left for the end of the turn.
+        Without any data, send what was left for the end of the turn.
 
         The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
         """
-        data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._parting:
             data, self._parting = self._parting + data, b""
         if not data:

@@ -71,7 +71,7 @@ class TwistedRequestAdapter:
         if not self.gone:
             self._request.write(data)
 
-    def write_chunks(self, framed: bytes, size: int) -> bool:
+    def write_chunk(self, framed: bytes) -> bool:
         """Twisted makes the chunks itself."""
         return False
 

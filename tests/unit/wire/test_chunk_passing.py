@@ -33,7 +33,7 @@ class Downstream(Client):
 
     takes = True
 
-    def write_chunks(self, framed: bytes, size: int) -> bool:
+    def write_chunk(self, framed: bytes) -> bool:
         if not self.takes or self.gone:
             return False
         self.pieces.append(framed)
@@ -53,7 +53,7 @@ class Stream:
         self.relay = Relay(self.client, self.clock, body_filter=mask)
         self.body = ChunkedResponseBody(MessageLimits())
         if passing:
-            take = ChunkPassing(self.relay, self.client, self.seen.append, mask, self.clock.seconds).take
+            take = ChunkPassing(self.relay, self.client.write_chunk, self.seen.append, mask, self.clock.seconds).take
             self.body.offer(take)
 
     def read(self, data: bytes) -> None:

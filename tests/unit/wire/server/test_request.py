@@ -349,7 +349,7 @@ class Answers(Asking):
         """They are counted as what they hold."""
         _, client = self.begun(200, b"OK", [], None)
         before = len(client.link.near.writes)
-        self.assertTrue(self.request.write_chunks(b"5\r\nhello\r\n", 5))
+        self.assertTrue(self.request.write_chunk(b"5\r\nhello\r\n"))
         self.assertEqual(client.link.near.writes[before:], [b"5\r\nhello\r\n"])
         self.assertEqual(self.request.sentLength, 5)
         self.request.finish()
@@ -362,11 +362,11 @@ class Answers(Asking):
             client = self.client(b"GET /wait " + version + b"\r\nHost: a\r\nConnection: keep-alive\r\n\r\n")
             self.request.begin(*given)
             before = client.received
-            self.assertFalse(self.request.write_chunks(b"5\r\nhello\r\n", 5), given)
+            self.assertFalse(self.request.write_chunk(b"5\r\nhello\r\n"), given)
             self.assertEqual((client.received, self.request.sentLength), (before, 0), given)
         _, client = self.begun(200, b"OK", [], None)
         client.reset()
-        self.assertFalse(self.request.write_chunks(b"5\r\nhello\r\n", 5))
+        self.assertFalse(self.request.write_chunk(b"5\r\nhello\r\n"))
 
     def test_answers_without_a_body(self) -> None:
         for code, method, length, fields in (
