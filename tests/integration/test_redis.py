@@ -24,7 +24,9 @@ from tests.unit.wire.authority import Authority
 
 reactor: Any = _reactor
 BODY = bytes(range(256)) * 8192  # 2 MiB
-SOON = 0.3  # seconds within which a wait of 50 ms is over on a busy machine
+# Seconds within which a wait of 50 ms is over, also in a process that is so busy that its timers are late: a reply has
+# its time from when that is noticed, but no more than this.
+SOON = STALLED_SECONDS + 0.3
 
 
 class Case(TestCase):
@@ -43,7 +45,7 @@ class Case(TestCase):
         await self.until(lambda: redis.available)
         return redis
 
-    async def until(self, said: Any, seconds: float = 5.0) -> float:
+    async def until(self, said: Any, seconds: float = 20.0) -> float:
         """Wait until it is true; how long that took."""
         start = reactor.seconds()
         while not said():
@@ -57,6 +59,10 @@ class Case(TestCase):
         with self.assertRaises(RedisUnavailable):
             await redis.call("PING")
         return float(reactor.seconds() - start)
+
+    def fails_at_once(self, redis: RedisClient) -> None:
+        """That a command is not even sent."""
+        self.failureResultOf(redis.call("PING"), RedisUnavailable)
 
 
 class ServerTests(Case):
@@ -81,7 +87,7 @@ class ServerTests(Case):
         self.server.kill()
         await self.until(lambda: not redis.available)
         for _ in range(20):
-            self.assertLess(await self.fails(redis), 0.02)
+            self.fails_at_once(redis)
         self.server.start()
         await self.until(lambda: redis.available)
         self.assertEqual(await redis.call("PING"), b"PONG")
@@ -90,11 +96,15 @@ class ServerTests(Case):
         """Few commands wait their 50 ms; then none does, and after thawing they are answered again."""
         redis = await self.redis()
         self.server.freeze()
-        waits = [await self.fails(redis) for _ in range(20)]
-        self.assertLess(max(waits), SOON)
-        self.assertGreaterEqual(sum(wait < 0.02 for wait in waits), 18)
+        waited = 0
+        while redis.available:
+            self.assertLess(await self.fails(redis), SOON)
+            waited += 1
+        self.assertLessEqual(waited, 2)  # one for each connection
+        for _ in range(20):
+            self.fails_at_once(redis)
         await deferLater(reactor, STALLED_SECONDS + 0.2)
-        self.assertLess(await self.fails(redis), 0.02)
+        self.fails_at_once(redis)
         self.server.thaw()
         await self.until(lambda: redis.available)
         self.assertEqual(await redis.call("PING"), b"PONG")
@@ -168,7 +178,7 @@ class PasswordTests(Case):
             self.addCleanup(redis.stopService)
             await self.until(lambda redis=redis: redis.errors >= 4)
             self.assertFalse(redis.available)
-            self.assertLess(await self.fails(redis), 0.02)
+            self.fails_at_once(redis)
 
     async def test_users(self) -> None:
         self.server.kill()
