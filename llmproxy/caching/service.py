@@ -155,13 +155,15 @@ class ResponseCache(Service):
     def hit_again(self, hit: RepeatableHit) -> LocalHit | None:
         """As L{hit_now}, which is to be asked where this has none."""
         key, known, below = hit
-        entry = known()
+        entry, state = known(), self.state
         if entry is None or self._local_now(key) is not entry:
             return None
-        age = max(self.state.now() - entry.generated_at, 0.0)
+        age = state.now() - entry.generated_at
         if age >= below:
             return None
-        self.state.hits += 1
+        state.hits += 1
+        if age < 0.0:
+            age = 0.0
         return _new(LocalHit, (entry, age, "fresh", entry.lifetime - age))
 
     async def collapse(self, lookup: CacheLookup, fetch: Fetch) -> CacheResult:

@@ -12,30 +12,26 @@ MAX_TEMPLATES = 512
 MAX_TEMPLATE_HEAD_BYTES = 4096  # of a stored head; the template of a longer one is not kept
 
 
-def hit_response(
-    hit: LocalHit, request_id: str, auth: float, proxy: float, *, debug_headers: bool, persistent: bool
-) -> bytes:
-    """All of a response with status 200.
+def hit_template(hit: LocalHit, *, debug_headers: bool, persistent: bool) -> bytes:
+    """All of a response with status 200, with places for its body and for what its head says each time.
 
-    @param auth: Milliseconds until it was let through; C{proxy}: from then on.
+    They are for its age, the request's id and the body; with debug headers, for its age, the request's id, its time to
+    live, the milliseconds until it was let through, those from then on, and the body.
+
     @param debug_headers: Whether it tells that it is a hit, and where the time went.
     @param persistent: Whether its connection is kept.
     """
-    entry, age, reason, ttl = hit
-    head, body = entry.head, entry.body
-    made = _template if len(head) <= MAX_TEMPLATE_HEAD_BYTES else _template.__wrapped__
-    template = made(head, entry.phrase, len(body), entry.stream, reason if debug_headers else None, persistent)
-    own_id = request_id.encode()
-    return template % ((age, own_id, ttl, auth, proxy, body) if debug_headers else (age, own_id, body))
+    entry, reason = hit.entry, hit.reason if debug_headers else None
+    made = _template if len(entry.head) <= MAX_TEMPLATE_HEAD_BYTES else _template.__wrapped__
+    return made(entry.head, entry.phrase, len(entry.body), entry.stream, reason, persistent)
 
 
 @lru_cache(MAX_TEMPLATES)
 def _template(head: bytes, phrase: bytes, length: int, stream: bool, reason: str | None, persistent: bool) -> bytes:
-    """A response with places for its age and the request's id, for its time to live and the times, where it tells them,
-    and for its body.
+    """As L{hit_template} has it.
 
     @param length: Bytes of the body.
-    @param reason: As in L{CacheOutcome}; C{None} where it tells nothing of the cache.
+    @param reason: As in L{CacheOutcome}; C{None} without debug headers.
     """
     lines = [b"HTTP/1.1 200 " + phrase.replace(b"%", b"%%")]
     if head:

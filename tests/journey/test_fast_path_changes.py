@@ -27,8 +27,8 @@ class Uses:
     count_cache_hits = count_uses
 
 
-class Changes(ProxyTestCase):
-    """All of these begin with a connection whose requests are served directly."""
+class DirectCase(ProxyTestCase):
+    """Begins with a connection whose requests are served directly."""
 
     server = {"fast_path": True}  # noqa: RUF012
     api = {  # noqa: RUF012
@@ -79,6 +79,8 @@ class Changes(ProxyTestCase):
         before, self.direct = self.direct, fast_path.served
         self.assertEqual(self.direct - before, expected)
 
+
+class Changes(DirectCase):
     def test_a_token_that_is_revoked(self) -> None:
         self.tokens.grants.clear()
         self.assertEqual(self.asked().status, 200)  # as long as nobody says so
@@ -221,3 +223,56 @@ class OneGrantAtATime(Changes):
         self.assertEqual(self.asked().status, 200)
         self.assertEqual(self.tokens.asked, asked + 2)
         self.assert_direct(0)
+
+
+class Hits(DirectCase):
+    """Requests that are the same to the last byte, and to which the cache responds."""
+
+    cache = {"streams": True}  # noqa: RUF012
+    kept = OK.replace(b"Content-Type", b"Cache-Control: max-age=60\r\nContent-Type")
+
+    def asked(self, answer: bytes = kept) -> Response:
+        self.user.send(request("Cache-Control: public, max-age=60", body=BODY))
+        self.at_provider = self.provider.last.take() if self.provider.peers else b""
+        if self.at_provider:
+            self.provider.last.send(answer)
+        return parse_response(self.user.take())
+
+    def warm(self) -> None:
+        self.user = self.client()
+        for _ in range(6):
+            self.assertEqual(self.asked().status, 200)
+        self.assertEqual(self.at_provider, b"")
+        self.assert_direct(3)
+
+    def test_a_token_that_is_revoked(self) -> None:
+        self.tokens.grants.clear()
+        self.caching.forget_project("project-1")
+        self.assertEqual(self.asked().status, 401)
+        self.assert_direct(0)
+
+    def test_a_token_that_expires(self) -> None:
+        self.tokens.grants[TOKEN] = replace(self.grant, expires_at=START + 4.0)
+        self.caching.forget_project("project-1")
+        for _ in range(4):
+            self.assertEqual(self.asked().status, 200)
+        self.network.pass_time(4.0)
+        self.direct = 0
+        self.assertEqual(self.asked().status, 401)
+
+    def test_what_is_kept_is_purged(self) -> None:
+        """The provider is asked again; what it says then is what the next get."""
+        cache = self.proxy._parts.caching
+        assert cache is not None
+        self.successResultOf(Deferred.fromCoroutine(cache.purge("")))
+        self.assertEqual(self.asked(self.kept.replace(b"{}", b"[]")).body, b"[]")
+        self.assertNotEqual(self.at_provider, b"")
+        self.assertEqual([self.asked().body for _ in range(4)], [b"[]"] * 4)
+
+    def test_what_is_kept_grows_too_old(self) -> None:
+        self.assertEqual(self.asked().header("Age"), "0")
+        self.network.pass_time(59.0)
+        self.assertEqual((self.asked().header("Age"), self.at_provider), ("59", b""))
+        self.network.pass_time(1.0)
+        self.asked()
+        self.assertNotEqual(self.at_provider, b"")

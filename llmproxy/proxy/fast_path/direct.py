@@ -76,6 +76,10 @@ class DirectPath:
 
     def take(self, channel: DirectChannel, data: bytes) -> bool:
         heads: tuple[KnownHead, ...] = channel.expected
+        if heads[0].repeats:
+            arrived_at = self._seconds()
+            if self._hits.repeat(channel, data, self._now(), arrived_at, arrived_at):
+                return True
         for known in heads:
             text = known.text
             if text is not None and data.startswith(text.start) and (found := text.match(data)) is not None:
@@ -193,8 +197,10 @@ class DirectPath:
             looked_at = seconds()
             if not self._is_good(known, looked_at):
                 return False
-            if self._hits.serve_again(channel, known, filled, body, started_at, arrived_at, looked_at):
-                return True
+            if known.repeats and known.text is not None:
+                whole = known.text.with_body(body)
+                if self._hits.repeat(channel, whole, started_at, arrived_at, looked_at):
+                    return True
         try:
             content = None
             if prepared.is_read_whole:

@@ -6,19 +6,20 @@ from hashlib import sha256
 
 from twisted.internet.interfaces import IReactorTime
 
+from llmproxy.brief_record import BriefRecord, RecordFigures, RecordKind
 from llmproxy.caching import CacheRequest, LocalHit
 from llmproxy.ledger.records import FinishedRequest
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.awaiting_limits import ReadRequest
-from llmproxy.proxy.fast_path.direct_records import record_of_hit
-from llmproxy.proxy.fast_path.flow import AnsweredRequest, CacheableHead, FilledHead, FlowTable, KnownHead
+from llmproxy.proxy.fast_path.direct_records import kind_of_hit
+from llmproxy.proxy.fast_path.flow import CacheableHead, FilledHead, FlowTable, KnownHead, RepeatedRequest
 from llmproxy.proxy.fast_path.preparation import request_facts
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, request_id
-from llmproxy.proxy.hit_response import hit_response
+from llmproxy.proxy.hit_response import hit_template
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.server.direct import DirectChannel
 
-MAX_KEPT_BODY_BYTES = 1024
+MAX_KEPT_REQUEST_BYTES = 2048
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
@@ -37,48 +38,53 @@ class DirectHits:
         identity: RequestIdentity,
     ) -> None:
         self.served = 0
-        self._answered = table.answered
+        self._repeated = table.repeated
         self._cache = pipeline.cache
-        self._sender = pipeline.sender
+        self._debug_headers = pipeline.sender.debug_headers
         self._accounting = accounting
         self._seconds = clock.seconds
         self._identity = identity
 
-    def serve_again(
-        self,
-        channel: DirectChannel,
-        known: KnownHead,
-        filled: FilledHead | None,
-        body: bytes,
-        started_at: float,
-        arrived_at: float,
-        authorized: float,
+    def repeat(
+        self, channel: DirectChannel, data: bytes, started_at: float, arrived_at: float, authorized: float
     ) -> bool:
-        """Send what the cache has for a body that has come with this head before; C{False}: nothing was done.
+        """Send what the cache has for a request that has come before, just as it is; C{False}: nothing was done.
 
-        The parameters are as in L{ReadRequest}, and in L{_send}.
+        @param data: All of it.
+        @param authorized: Until when it has waited for its body, by the clock; else as in L{ReadRequest}.
         """
-        cache = self._cache
-        if cache is None or not known.varies_in_length_alone:
+        again = self._repeated.get(data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).digest())
+        if again is None:
             return False
-        answered = self._answered.get(_key(known, body))
-        if answered is None:
+        known, cache, accounting = again.known, self._cache, self._accounting
+        prepared, buffers = known.prepared, accounting.buffers
+        assert prepared is not None and cache is not None
+        expires_at = prepared.expires_at
+        if (
+            not known.current
+            or authorized >= prepared.grant.until
+            or (expires_at is not None and self._identity.now() >= expires_at)
+            or accounting.shutting_down
+            or (buffers is not None and buffers.held >= buffers.limit)
+            or not channel.persistent
+        ):
             return False
-        request, model, same = answered
-        hit = None if same is None else cache.hit_again(same)
+        hit = cache.hit_again(again.hit)
         if hit is None:
-            hit = cache.hit_now(request)
-            if hit is None:
-                return False
-            self._remember(known, body, request, model, hit)
-        read = _new(ReadRequest, (channel, known, filled, body, None, model, False, started_at, arrived_at))
-        self._send(read, hit, authorized)
+            return False
+        kind = again.kind
+        if kind is None or channel.remote != again.remote:
+            kind = self._kind(channel, known, None, again.model, stream=hit.entry.stream)
+            again.remote, again.kind = channel.remote, kind if kind.is_kept else None
+        own_id = self._identity.fresh_id()
+        times = started_at, arrived_at, authorized
+        self._send(channel, known, own_id, hit, again.template, kind, again.body_bytes, times)
         return True
 
     def serve(self, read: ReadRequest) -> bool:
         """Send what the cache has for a body that has been read, and checked; C{False}: nothing was done."""
-        known, body, filled, cache = read.known, read.body, read.filled, self._cache
-        way = known.flow.way
+        channel, known, filled, body, _, model, _, started_at, arrived_at = read
+        way, cache, prepared = known.flow.way, self._cache, known.prepared
         if cache is None or not isinstance(way, CacheableHead):
             return False
         authorized = self._seconds()
@@ -87,50 +93,65 @@ class DirectHits:
         hit = cache.hit_now(request)
         if hit is None:
             return False
-        if known.varies_in_length_alone:
-            self._remember(known, body, request, read.model, hit)
-        self._send(read, hit, authorized)
+        assert prepared is not None
+        template = hit_template(hit, debug_headers=self._debug_headers, persistent=channel.persistent)
+        if known.varies_in_length_alone and hit.reason == "fresh" and channel.persistent:
+            self._remember(known, body, request, model, hit, template)
+        kind = self._kind(channel, known, filled, model, stream=hit.entry.stream)
+        own_id = request_id(known.lines(filled), self._identity) if prepared.has_own_id else self._identity.fresh_id()
+        self._send(channel, known, own_id, hit, template, kind, len(body), (started_at, arrived_at, authorized))
         return True
 
-    def _remember(self, known: KnownHead, body: bytes, request: CacheRequest, model: str, hit: LocalHit) -> None:
+    def _remember(
+        self, known: KnownHead, body: bytes, request: CacheRequest, model: str, hit: LocalHit, template: bytes
+    ) -> None:
+        """Know the request again, where that alone tells which response it gets."""
         assert self._cache is not None
-        answered = AnsweredRequest(request, model, self._cache.repeatable(request, hit))
-        self._answered[_key(known, body)] = answered
+        repeatable = self._cache.repeatable(request, hit)
+        if repeatable is not None and known.text is not None:
+            data = known.text.with_body(body)
+            key = data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).digest()
+            self._repeated[key] = RepeatedRequest(known, len(body), model, repeatable, template)
+            known.repeats = True
 
-    def _send(self, read: ReadRequest, hit: LocalHit, authorized: float) -> None:
-        """Send it, and account for it.
-
-        @param authorized: When the request was let through, and looked up.
-        """
-        channel, known, filled, body, _, model, _, started_at, arrived = read
-        prepared, identity, accounting, entry = known.prepared, self._identity, self._accounting, hit.entry
+    def _kind(
+        self, channel: DirectChannel, known: KnownHead, filled: FilledHead | None, model: str, *, stream: bool
+    ) -> RecordKind:
+        """What is recorded of it that is no figure."""
+        prepared, identity, accounting, client = known.prepared, self._identity, self._accounting, channel.remote
         assert prepared is not None
-        own_id = request_id(known.lines(filled), identity) if prepared.has_own_id else identity.fresh_id()
-        client = channel.remote
         if identity.believes_proxies:
             client = identity.client(client, known.lines(filled))
         facts = prepared.facts or request_facts(filled, known, prepared, accounting)
+        return kind_of_hit(known, model, client, facts, accounting.kinds, stream=stream)
+
+    def _send(
+        self,
+        channel: DirectChannel,
+        known: KnownHead,
+        own_id: str,
+        hit: LocalHit,
+        template: bytes,
+        kind: RecordKind,
+        body_bytes: int,
+        times: tuple[float, float, float],
+    ) -> None:
+        """Send it, and account for it.
+
+        @param times: When it came, in seconds since the epoch and by the clock, and when it was let through.
+        """
+        (_, age, _, ttl), (started_at, arrived, authorized), body = hit, times, hit.entry.body
         known.flow.session.count_cache_hit()
         now = self._seconds()
-        reply = hit_response(
-            hit,
-            own_id,
-            (authorized - arrived) * 1000,
-            (now - authorized) * 1000,
-            debug_headers=self._sender.debug_headers,
-            persistent=channel.persistent,
-        )
+        if self._debug_headers:
+            auth, proxy = (authorized - arrived) * 1000, (now - authorized) * 1000
+            reply = template % (age, own_id.encode(), ttl, auth, proxy, body)
+        else:
+            reply = template % (age, own_id.encode(), body)
         channel.write_final(reply, always_wait=False)
         channel.request_done()
         self.served += 1
-        sizes = (len(body), len(entry.body))
-        record = record_of_hit(
-            known, own_id, started_at, now - arrived, sizes, model, client, facts, accounting.kinds, stream=entry.stream
-        )
-        accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
-
-
-def _key(known: KnownHead, body: bytes) -> tuple[KnownHead, bytes, int]:
-    """What a request is found by again: a body that is short by itself, any other by its size and its SHA-256."""
-    size = len(body)
-    return (known, body, 0) if size <= MAX_KEPT_BODY_BYTES else (known, sha256(body).digest(), size)
+        duration = ((now - arrived) * 1e6 + 0.5) // 1 / 1e6  # to the microsecond
+        figures = RecordFigures(duration, body_bytes, len(body), 0.0, 0.0, 0, 0, 0, 0, 0)
+        record = BriefRecord(kind, own_id, started_at, figures)
+        self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))

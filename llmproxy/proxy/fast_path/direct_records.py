@@ -68,31 +68,17 @@ def _kind_of(request: DirectRequest, key: tuple[object, ...], kinds: RecordKinds
     return _kept(kinds.kind_of(sample), request.known.prepared.record_kinds, key)
 
 
-def record_of_hit(
-    known: KnownHead,
-    request_id: str,
-    started_at: float,
-    duration: float,
-    sizes: tuple[int, int],
-    model: str,
-    client: str,
-    facts: RequestFacts,
-    kinds: RecordKinds,
-    *,
-    stream: bool,
-) -> BriefRecord:
-    """The record of one to which the cache has responded.
-
-    @param sizes: Bytes of its body, and of the response's.
-    """
+def kind_of_hit(
+    known: KnownHead, model: str, client: str, facts: RequestFacts, kinds: RecordKinds, *, stream: bool
+) -> RecordKind:
+    """The kind of the records of those to which the cache has responded."""
     key, prepared = (model, stream, client, facts), known.prepared
     assert prepared is not None
     kind = prepared.record_kinds.get(key)
     if kind is None:
         sample = _sample(known, model, client, facts, NO_USAGE, stream=stream)
         kind = _kept(kinds.kind_of(sample._replace(cache="hit")), prepared.record_kinds, key)
-    figures = RecordFigures((duration * 1e6 + 0.5) // 1 / 1e6, *sizes, 0.0, 0.0, 0, 0, 0, 0, 0)
-    return BriefRecord(kind, request_id, started_at, figures)
+    return kind
 
 
 def _kept(kind: RecordKind, kinds: dict[tuple[object, ...], RecordKind], key: tuple[object, ...]) -> RecordKind:

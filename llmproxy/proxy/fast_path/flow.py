@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from llmproxy.auth.authenticator import Session
 from llmproxy.base.memo import BoundedMemo
+from llmproxy.brief_record import RecordKind
 from llmproxy.caching import CacheRequest, RepeatableHit
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
@@ -25,7 +26,7 @@ from llmproxy.wire.parser import RequestHead
 
 MAX_FLOWS = 10_000
 MAX_SEEN = 4096  # heads that were seen once
-MAX_ANSWERED = 4096  # bodies
+MAX_REPEATED = 4096  # requests that the cache has responded to
 MAX_SHAPES = 16  # that a head is compared with
 
 
@@ -80,12 +81,25 @@ class Flow:
             context.provider_key = keys[0]
 
 
-class AnsweredRequest(NamedTuple):
-    """A request that the cache has responded to; C{hit}: how, where that can be repeated."""
+class RepeatedRequest:
+    """A request that the cache has responded to, for the next one that is the same to the last byte.
 
-    request: CacheRequest
-    model: str
-    hit: RepeatableHit | None
+    @ivar known: Its head; C{body_bytes}: the size of its body.
+    @ivar hit: What finds the response again.
+    @ivar template: The response, as L{hit_template} has it.
+    @ivar remote: Who has sent one last; C{kind}: what is recorded of those, C{None} where that is to be looked up.
+    """
+
+    __slots__ = ("body_bytes", "hit", "kind", "known", "model", "remote", "template")
+
+    def __init__(self, known: KnownHead, body_bytes: int, model: str, hit: RepeatableHit, template: bytes) -> None:
+        self.known = known
+        self.body_bytes = body_bytes
+        self.model = model
+        self.hit = hit
+        self.template = template
+        self.remote = ""
+        self.kind: RecordKind | None = None
 
 
 class KnownHead:
@@ -96,6 +110,7 @@ class KnownHead:
     @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
     @ivar current: Whether nothing that its flow was made from has changed.
+    @ivar repeats: Whether the cache may have responded to the very same request.
     @ivar prepared: Its flow, made ready for direct requests; C{None} as long as there was none.
     """
 
@@ -107,6 +122,7 @@ class KnownHead:
         "key",
         "method",
         "prepared",
+        "repeats",
         "shape",
         "target",
         "text",
@@ -119,6 +135,7 @@ class KnownHead:
         self.flow = flow
         self.fields = fields
         self.current = True
+        self.repeats = False
         self.prepared: PreparedFlow | None = None
         self.method, self.target, _ = request_line.split(b" ")
         self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
@@ -169,8 +186,8 @@ class FlowTable:
 
     The flow of a head that was seen once is not kept, so that ever new heads cost nothing but the look.
 
-    @ivar answered: Requests that the cache has responded to, with the model that was asked for, and the hit, where that
-        can be repeated: by head, and by the body that came with it, or its digest (L{direct_hits}).
+    @ivar repeated: Requests that the cache has responded to, by all of their bytes, or by the digest of these
+        (L{direct_hits}).
     """
 
     def __init__(self, max_flows: int = MAX_FLOWS) -> None:
@@ -178,7 +195,7 @@ class FlowTable:
         self._known: dict[bytes, KnownHead] = {}
         self._shapes: list[HeadShape] = []
         self._seen: dict[bytes, None] = {}
-        self.answered: BoundedMemo[tuple[KnownHead, bytes, int], AnsweredRequest] = BoundedMemo(MAX_ANSWERED)
+        self.repeated: BoundedMemo[bytes, RepeatedRequest] = BoundedMemo(MAX_REPEATED)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -193,7 +210,7 @@ class FlowTable:
             known.current = False
         self._known.clear()
         self._shapes.clear()
-        self.answered.clear()
+        self.repeated.clear()
 
     def find(self, head: bytes) -> RequestHead | None:
         """The head, parsed, with its flow; C{None} for one that is not known."""

@@ -113,6 +113,10 @@ class HeadText:
             return None
         return values, int(length), at
 
+    def with_body(self, body: bytes) -> bytes:
+        """All of a request with this body; of a head whose only hole is the length."""
+        return b"%b%d%b%b" % (self.start, len(body), self._pieces[0][0], body)
+
     def lines(self, values: Sequence[bytes]) -> list[bytes]:
         """The field lines with holes, with these values in them."""
         return [start + value for start, value in zip(self._starts, values, strict=True)]

@@ -5,7 +5,7 @@ from unittest import TestCase
 
 from llmproxy.caching import LocalHit
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.proxy.hit_response import MAX_TEMPLATE_HEAD_BYTES, hit_response
+from llmproxy.proxy.hit_response import MAX_TEMPLATE_HEAD_BYTES, hit_template
 
 ENTRY = Entry(
     code=200, phrase=b"OK", head=b"Content-Type: a/b\r\nX-Of: it", body=b"body", generated_at=0.0, lifetime=60.0
@@ -14,7 +14,10 @@ ENTRY = Entry(
 
 def response(entry: Entry = ENTRY, *, age: float = 9.9, debug_headers: bool = True, persistent: bool = True) -> bytes:
     hit = LocalHit(entry, age, "fresh", entry.lifetime - age)
-    return hit_response(hit, "id-1", 0.04, 1.25, debug_headers=debug_headers, persistent=persistent)
+    template = hit_template(hit, debug_headers=debug_headers, persistent=persistent)
+    if debug_headers:
+        return template % (hit.age, b"id-1", hit.ttl, 0.04, 1.25, entry.body)
+    return template % (hit.age, b"id-1", entry.body)
 
 
 class Responses(TestCase):

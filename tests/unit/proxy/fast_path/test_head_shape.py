@@ -95,6 +95,14 @@ class Requests(TestCase):
             for end in range(len(head)):
                 self.assertIsNone(matched(text, head[:end]), head[:end])
 
+    def test_all_of_a_request(self) -> None:
+        """As its client has sent it, where the length is the only hole."""
+        for lines in (LINES[:4], [LINES[0], LINES[3], LINES[1]]):
+            shape = head_shape(lines)
+            assert shape is not None
+            sent = b"\r\n".join([*lines, b"", b"twelve bytes"])
+            self.assertEqual(HeadText(lines, shape).with_body(b"twelve bytes"), sent)
+
     @given(st.integers(0, 2), VALUES, st.sampled_from([b": ", b":", b":  ", b":\t"]), st.booleans())
     def test_text_that_is_taken_is_what_the_parser_takes(
         self, hole: int, value: bytes, colon: bytes, alone: bool
