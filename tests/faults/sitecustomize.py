@@ -10,7 +10,11 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-FUNCTIONS = (("llmproxy.store.changes", "since"), ("llmproxy.ledger.service", "next_batch"))
+FUNCTIONS = (
+    ("llmproxy.store.changes", "since"),
+    ("llmproxy.ledger.service", "next_batch"),
+    ("llmproxy.web.admin.formats", "relative"),
+)
 
 
 def failing(function: Callable[..., Any], flag: str) -> Callable[..., Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.admin_visitor import Visitor
 from tests.support.processes import HOST, RUN_FIRST, Daemon
 from tests.support.stack import Stack, eventually
 
@@ -102,6 +103,24 @@ class TestUnforeseenErrors:
         flag.unlink()
         eventually(lambda: lines(faulty) >= before + 4, 10)
         eventually(lambda: ready(faulty)[1]["checks"]["background"] == "ok", 15)
+
+    def test_a_page_that_cannot_be_made(self, faulty: Stack) -> None:
+        """Says so as a page, with what to look for in the log; the others are as they are."""
+        visitor, flag = Visitor(faulty.daemon.port), faulty.home / "relative"
+        visitor.sign_in()
+        page = f"/admin/projects/{faulty.project}"
+        assert visitor.get(page).status == 200
+        flag.touch()
+        response = visitor.get(page)
+        flag.unlink()
+        assert (response.status, response.header("Content-Type")) == (500, "text/html; charset=utf-8")
+        said = response.body.decode()
+        assert "That did not work" in said and "internal_error" in said and "ZeroDivisionError" not in said
+        request_id = response.header("X-Request-ID") or "none"
+        assert any(
+            "injected into relative" in line and request_id in line for line in faulty.daemon.output().split("\n")
+        )
+        assert visitor.get(page).status == 200
 
 
 class TestFilesThatHang:

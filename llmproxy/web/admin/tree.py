@@ -109,7 +109,10 @@ class AdminPages(Resource):
             result = await self._result(request, path, body, active, principal, request_id)
         except Exception as e:
             result = _error_page(as_proxy_error(e, request_id), principal is not None)
-        return await self._finished(request, path, result, active, principal)
+        try:
+            return self._finished(request, path, result, active, principal)
+        except Exception as e:  # what the page shows cannot be shown: then one that shows nothing but that
+            return self._finished(request, path, _error_page(as_proxy_error(e, request_id), False), None, None)
 
     async def _result(
         self,
@@ -265,13 +268,8 @@ class AdminPages(Resource):
             raise NotFound
         return file
 
-    async def _finished(
-        self,
-        request: Request,
-        path: str,
-        result: Result,
-        active: ActiveSession | None,
-        principal: Principal | None,
+    def _finished(
+        self, request: Request, path: str, result: Result, active: ActiveSession | None, principal: Principal | None
     ) -> BufferedResponse | StreamedResponse:
         """The response that a result becomes; a session whose secret was changed is told to the browser."""
         renewed = (
