@@ -5,7 +5,6 @@ BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
 WORKERS ?= $(if $(CI),4,6)
 PYTEST = $(BIN)/python -m pytest --reruns 2 -r R $(if $(CI),,--without-long)
-SIDE_BY_SIDE = -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone"
 
 .PHONY: help demo run test test-all test-without-fast-path check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean
 
@@ -33,12 +32,11 @@ unexport PYTHONDONTWRITEBYTECODE
 
 test: $(BIN)/.dev  ## all tests but those that take long; in CI all of them, real servers included; WORKERS=n processes
 	@$(BIN)/python -m compileall -q llmproxy
-	$(PYTEST) $(SIDE_BY_SIDE)
-	$(PYTEST) -m alone
+	$(PYTEST) --processes $(WORKERS)
 
 test-without-fast-path: $(BIN)/.dev ## the tests that are not long, of a daemon that takes the ordinary way for each request
 	@$(BIN)/python -m compileall -q llmproxy
-	LLMPROXY_SERVER_FAST_PATH=false $(PYTEST) --without-long $(SIDE_BY_SIDE)
+	LLMPROXY_SERVER_FAST_PATH=false $(PYTEST) --without-long --processes $(WORKERS) -m "not alone"
 
 test-all:          ## all tests, as in CI
 	@$(MAKE) --no-print-directory test CI=true
@@ -59,7 +57,7 @@ fuzz-management: $(BIN)/.dev ## schemathesis (not in any extra: pip install it) 
 	@$(BIN)/python bench/management.py $(ARGS)
 
 fuzz: $(BIN)/.dev  ## every property of the suite on all its examples, 100 at least; EXAMPLES=n for more
-	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m hypothesis
+	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),100) $(BIN)/python -m pytest --processes $(WORKERS) -m hypothesis
 
 fuzz-http: $(BIN)/.dev ## 50,000 examples for every property of the HTTP parser; EXAMPLES=n for more or less
 	HYPOTHESIS_EXAMPLES=$(or $(EXAMPLES),50000) $(BIN)/python -m pytest tests/unit/wire/test_parser.py tests/unit/wire/test_body_framing.py tests/unit/wire/server/test_request_decoder.py tests/unit/wire/test_parser_elsewhere.py --hypothesis-show-statistics

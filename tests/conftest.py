@@ -19,9 +19,10 @@ from twisted.internet import reactor
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from tests.support import side_by_side
 from tests.support.examples import PROFILE_EXAMPLES
 from tests.support.leftovers import MARK, Leftover, end_all, leftovers, mark_run
-from tests.support.long_tests import add_option, leave_out, note_worker, summary
+from tests.support.long_tests import add_option, leave_out, summary
 from tests.support.quiet import QuietMachine, idle_part
 
 # No example is judged by the clock: machines are noisy. `make fuzz` and `make fuzz-http` set the number of examples.
@@ -48,6 +49,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_option(parser)
+    side_by_side.add_option(parser)
 
 
 @pytest.hookimpl(trylast=True)
@@ -55,27 +57,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     leave_out(config, items)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Ours where files are to stay together."""
-    if config.getoption("dist") != "loadfile":
-        return None
-    from tests.support.scheduling import FileScheduling
-
-    return FileScheduling(config, log)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
-    note_worker(node.config, getattr(node, "workeroutput", {}))
-
-
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """What is collected stays until the end of the run: no garbage collection looks for its end, now or later.
 
     At a desk nobody is warned of fixtures that are hidden by decorators: it takes a sixth of the time to look for them.
     """
+    side_by_side.begin(session.config)
     gc.disable()
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -87,6 +75,12 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    """Ours where files are to run side by side."""
+    return side_by_side.run(session) or None
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What is judged by the clock waits for a quiet machine, and says so where there was none."""
     if item.get_closest_marker("alone") is not None and (busy := QUIET.wait()):
@@ -95,8 +89,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """A run that leaves processes behind has failed; the workers of pytest-xdist are gone by now."""
-    if "PYTEST_XDIST_WORKER" in os.environ or session.exitstatus == pytest.ExitCode.INTERRUPTED:
+    """A run that leaves processes behind has failed."""
+    if session.exitstatus == pytest.ExitCode.INTERRUPTED:
         return
     if left := leftovers(os.environ[MARK]):
         end_all(left)

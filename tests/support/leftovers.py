@@ -22,9 +22,8 @@ class Leftover(NamedTuple):
 
 
 def mark_run(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Give this run an id, which all that it starts inherit; a worker of pytest-xdist belongs to its controller's."""
-    if "PYTEST_XDIST_WORKER" not in environ:
-        environ[MARK] = uuid.uuid4().hex
+    """Give this run an id, which all that it starts inherit."""
+    environ[MARK] = uuid.uuid4().hex
 
 
 def leftovers(run_id: str, grace: float = GRACE_SECONDS) -> list[Leftover]:

@@ -6,14 +6,12 @@ C{make test} leaves them out at a desk and says so; CI and C{make test-all} run 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import pytest
 
 OPTION = "--without-long"
 LEAST_SECONDS = 1  # of the processor's time, that of a test's daemons included, while others run beside it
 REASON = re.compile(r"(\d+) s: \S.*")  # what a mark says: what it takes, and what it shows
-_KEY = "left_out_as_long"
 _LEFT_OUT = pytest.StashKey[int]()
 
 
@@ -30,14 +28,6 @@ def leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
         items[:] = [item for item in items if item.get_closest_marker("long") is None]
         config.hook.pytest_deselected(items=long)
     config.stash[_LEFT_OUT] = len(long)
-    report: dict[str, Any] | None = getattr(config, "workeroutput", None)  # of a process of pytest-xdist
-    if report is not None:
-        report[_KEY] = len(long)
-
-
-def note_worker(config: pytest.Config, report: dict[str, Any]) -> None:
-    """Each process of pytest-xdist collects all tests, and leaves out the same."""
-    config.stash[_LEFT_OUT] = max(config.stash.get(_LEFT_OUT, 0), report.get(_KEY, 0))
 
 
 def summary(config: pytest.Config) -> str:

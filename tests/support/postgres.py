@@ -83,7 +83,7 @@ class PostgreSQL:
 
     def url(self, database: str = "", template: str = "template0") -> str:
         """Make a database, as a copy of another one; its URL. Without a name it gets one of its own."""
-        import psycopg  # not before: every process of pytest-xdist reads this module
+        import psycopg  # not before: whoever collects tests reads this module
         from psycopg.sql import SQL, Identifier
 
         database = database or f"test{next(self._numbers)}"

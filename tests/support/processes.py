@@ -10,6 +10,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import signal
 import socket
@@ -33,6 +34,16 @@ _READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a pro
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.preload"])
+
+
+def start_server() -> None:
+    """Start the server from which daemons are forked; it reads their modules meanwhile."""
+    multiprocessing.forkserver.ensure_running()
+
+
+def share_server() -> None:
+    """In a forked process: use the server of the process that it was forked from, which alone can wait for its end."""
+    multiprocessing.forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
 
 
 class Process(Protocol):
@@ -62,7 +73,9 @@ class _Forked:
         starts_others: bool = False,
     ) -> None:
         self._process = _FORKS.Process(
-            target=_command, args=(list(argv), stdin, stdout, stderr, dict(env), cwd, starts_others), daemon=True
+            target=_command,
+            args=(list(argv), stdin, stdout, stderr, dict(env), cwd, os.getpgrp(), starts_others),
+            daemon=True,
         )
         self._process.start()
         assert self._process.pid is not None
@@ -95,9 +108,14 @@ def _command(
     stderr: Path,
     env: Mapping[str, str],
     cwd: Path | None,
+    group: int,
     starts_others: bool,
 ) -> None:
-    """What a forked process does: as the command, with the same arguments, environment and files."""
+    """What a forked process does: as the command, with the same arguments, environment and files.
+
+    @param group: That of the process that asks for it: a server may be that of several.
+    """
+    os.setpgid(0, group)
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     for descriptor, (file, flags) in enumerate(((stdin, os.O_RDONLY), (stdout, append), (stderr, append))):
         opened = os.open(file, flags)

@@ -44,10 +44,3 @@ class LeftoverTests(unittest.TestCase):
     def test_what_ends_in_time(self) -> None:
         self.start("import time; print(flush=True); time.sleep(0.3)")
         self.assertEqual(leftovers(self.run[MARK]), [])
-
-    def test_workers_belong_to_the_run_of_their_controller(self) -> None:
-        worker = {**self.run, "PYTEST_XDIST_WORKER": "gw0"}
-        mark_run(worker)
-        self.assertEqual(worker[MARK], self.run[MARK])
-        mark_run(self.run)
-        self.assertNotEqual(worker[MARK], self.run[MARK])

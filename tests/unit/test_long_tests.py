@@ -12,7 +12,7 @@ from unittest import TestCase
 
 import pytest
 
-from tests.support.long_tests import LEAST_SECONDS, OPTION, REASON, leave_out, note_worker, summary
+from tests.support.long_tests import LEAST_SECONDS, OPTION, REASON, leave_out, summary
 from tests.unit.config.test_every_setting import SHOWN_BY
 
 TESTS = Path(__file__).parents[1]
@@ -109,12 +109,10 @@ class _Hook:
 class _Config:
     """As much of C{pytest.Config} as is used."""
 
-    def __init__(self, without_long: bool, worker: bool = False) -> None:
+    def __init__(self, without_long: bool) -> None:
         self.stash = pytest.Stash()
         self.hook = _Hook()
         self._without_long = without_long
-        if worker:
-            self.workeroutput: dict[str, Any] = {}
 
     def getoption(self, name: str) -> bool:
         assert name == OPTION
@@ -148,13 +146,3 @@ class LeavingOutTests(TestCase):
         self.assertEqual(self.left(config), [self.items[0], self.items[2]])
         self.assertEqual(config.hook.deselected, [self.items[1], self.items[3]])
         self.assertRegex(summary(cast(pytest.Config, config)), "^2 long tests were left out: `make test-all`")
-
-    def test_processes_side_by_side_leave_out_the_same(self) -> None:
-        """Two workers of pytest-xdist are two witnesses of one number."""
-        controller = cast(pytest.Config, _Config(without_long=True))
-        for _ in range(2):
-            worker = _Config(without_long=True, worker=True)
-            self.left(worker)
-            note_worker(controller, worker.workeroutput)
-        note_worker(controller, {})  # of one that died before
-        self.assertRegex(summary(controller), "^2 long tests")

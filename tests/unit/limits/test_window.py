@@ -19,14 +19,16 @@ class Log:
     def __init__(self, kept: float = 60.0) -> None:
         self.kept = kept
         self.uses: deque[tuple[float, int]] = deque()
+        self.total = 0
 
     def usage(self, now: float) -> int:
         while self.uses and self.uses[0][0] <= now - self.kept:
-            self.uses.popleft()
-        return sum(amount for _, amount in self.uses)
+            self.total -= self.uses.popleft()[1]
+        return self.total
 
     def add(self, amount: int, now: float) -> None:
         self.uses.append((now, amount))
+        self.total += amount
 
 
 class WindowTests(unittest.TestCase):
