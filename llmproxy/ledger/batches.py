@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from operator import itemgetter
 from struct import error as StructError
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from llmproxy.ledger.compact import (
 )
 from llmproxy.ledger.journal import OrphanedJournal
 from llmproxy.ledger.line_rows import (
+    LINE_COLUMNS,
     MAX_LINE_NUMBER,
     REQUEST_ID_CHARS,
     KindOfDay,
@@ -31,11 +33,12 @@ from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import LedgerLineOpening, Settlement
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch
 
-MAX_BATCH_LINES = 1000
+MAX_BATCH_LINES = 4000  # what is done once for each batch takes as long as 200 lines
 MAX_BATCH_RECORDS = 3 * MAX_BATCH_LINES
 
 DAY_SECONDS = 86400
 _NOTHING = (0, 0.0)
+_at = itemgetter(LINE_COLUMNS.index("at"))
 
 Counts = dict[str, tuple[int, float]]
 Price = Callable[[LedgerLineOpening], float | None]
@@ -107,15 +110,17 @@ class _Openings:
 class _Kind(NamedTuple):
     """What is known of short settlements of one kind and day.
 
-    @ivar append: Adds a row to those of this kind and day.
+    @ivar rows: Those of this kind and day; C{append}: adds one.
     """
 
     kind: LineKind
+    of_day: KindOfDay
+    rows: list[tuple[Any, ...]]
+    append: Callable[[tuple[Any, ...]], object]
     day: float
     run_id: int
     kind_id: int
     attempts: int
-    append: Callable[[tuple[Any, ...]], object]
 
 
 class _Settlements:
@@ -129,7 +134,7 @@ class _Settlements:
         self._find_kind = find_kind
         self._hits = hits
         self._kinds: dict[int, _Kind] = {}
-        self._by_kind: list[tuple[KindOfDay, list[tuple[Any, ...]]]] = []
+        self._by_kind: list[_Kind] = []
         self._append = self.rows.rows.append
 
     def add(self, record: bytes) -> None:
@@ -144,14 +149,12 @@ class _Settlements:
         except (StructError, UnicodeDecodeError):
             return
         known = self._kinds.get(kind_number)
-        if (known is None or known[1] != at // DAY_SECONDS) and (known := self._kind(kind_number, at)) is None:
+        if (known is None or known[4] != at // DAY_SECONDS) and (known := self._kind(kind_number, at)) is None:
             return
-        kind, _, run_id, kind_id, attempts, append = known
+        _, _, _, append, _, run_id, kind_id, attempts = known
         if not request_id.isprintable() or len(request_id) > REQUEST_ID_CHARS or number > MAX_LINE_NUMBER:
             self._add_unusual(record)
             return
-        if kind.hits:
-            _count(self._hits, kind.common[TOKEN], kind.hits, at)
         # fmt: off
         row = (
             run_id, number, kind_id, at, duration, request_id, given, cached, written, told, reasoning,
@@ -162,10 +165,11 @@ class _Settlements:
         append(row)
 
     def sum_up(self) -> None:
-        """Add what was added to its sums."""
-        for of_day, rows in self._by_kind:
+        """Add what was added to its sums, and to the hits of its tokens."""
+        for kind, of_day, rows, *_ in self._by_kind:
             if rows:
                 of_day.add(rows)
+                _count(self._hits, kind.common[TOKEN], kind.hits * len(rows), max(map(_at, rows)) if kind.hits else 0.0)
 
     def _kind(self, number: int, at: float) -> _Kind | None:
         kind = self._find_kind(number)
@@ -173,10 +177,10 @@ class _Settlements:
             return None
         of_day = self.rows.kind_of_day(kind.common, at)
         rows: list[tuple[Any, ...]] = []
-        self._by_kind.append((of_day, rows))
-        known = self._kinds[number] = _Kind(
-            kind, of_day.day, self.rows.run_id(kind.run), of_day.kind_id, of_day.attempts, rows.append
-        )
+        run_id = self.rows.run_id(kind.run)
+        known = _Kind(kind, of_day, rows, rows.append, of_day.day, run_id, of_day.kind_id, of_day.attempts)
+        self._kinds[number] = known
+        self._by_kind.append(known)
         return known
 
     def _add_unusual(self, record: bytes) -> None:
