@@ -18,7 +18,7 @@ from llmproxy.ledger.compact import (
     LineKind,
     decode,
     settlement,
-    unpack_opening,
+    unpack_opened_uses,
     unpack_settlement,
 )
 from llmproxy.ledger.journal import OrphanedJournal
@@ -92,7 +92,7 @@ class _Openings:
     def add(self, record: bytes) -> None:
         """Nothing is added where the record cannot be read."""
         try:
-            _, kind_number, _, at, _, _, more = unpack_opening(record)
+            kind_number, at, more = unpack_opened_uses(record)
         except StructError:
             return
         if more:

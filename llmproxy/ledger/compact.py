@@ -35,13 +35,14 @@ _MAX_COST = 1e15
 
 _KIND_HEAD = Struct("<cI")
 _OPENING = Struct("<BIQdIIb")
+_OPENED_USES = Struct("<xI8xd8xb")
 _SETTLEMENT = Struct("<BIQddIIIIIIId")
-if (_KIND_HEAD.size, _OPENING.size, _SETTLEMENT.size) != (5, 30, 65):
+if (_KIND_HEAD.size, _OPENING.size, _OPENED_USES.size, _SETTLEMENT.size) != (5, 30, 30, 65):
     raise ImportError("The ledger's records would not be what other processes read.")
 
 SETTLEMENT_BYTES = _SETTLEMENT.size  # before the request id
 unpack_settlement = _SETTLEMENT.unpack_from
-unpack_opening = _OPENING.unpack_from
+unpack_opened_uses = _OPENED_USES.unpack_from  # of an opening: its kind, at, uses
 _new_line = tuple.__new__  # as C{LedgerLine._make} does it, without a call more
 _pack_opening = _OPENING.pack
 _pack_settlement = _SETTLEMENT.pack

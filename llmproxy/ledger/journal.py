@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -295,10 +296,11 @@ def _new_damage(segments: list[Segment]) -> dict[Path, int]:
 
 def _records(segments: list[Segment], place: int) -> Iterator[tuple[int, bytes]]:
     number, at = place >> 32, place & 0xFFFFFFFF
-    for segment in segments:
-        if segment.number < number:
-            continue
-        yield from segment.records(at if segment.number == number else FIRST_RECORD_OFFSET, segment.number << 32)
+    return chain.from_iterable(
+        segment.records(at if segment.number == number else FIRST_RECORD_OFFSET, segment.first_place)
+        for segment in segments
+        if segment.number >= number
+    )
 
 
 def _remove(path: Path, segments: list[Segment], lock: int) -> None:
