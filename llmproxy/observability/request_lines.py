@@ -15,7 +15,7 @@ from msgspec.json import Encoder
 
 from llmproxy.base.attribution import as_shown
 from llmproxy.base.memo import BoundedMemo
-from llmproxy.base.timestamps import rfc3339, split_seconds, utc_second
+from llmproxy.base.timestamps import rfc3339, utc_second
 from llmproxy.brief_record import MAX_KINDS, SHARED_FIELDS, BriefRecord, RecordFigures, RecordKind
 from llmproxy.model import RequestRecord
 from llmproxy.observability import jsonl
@@ -59,15 +59,19 @@ class RequestLines:
     def access_lines(self, records: Sequence[BriefRecord]) -> str:
         """Lines of the access log, each with its end; in ASCII."""
         pieces: list[str] = []
-        known, time = -1, ""
+        known, time, behind_time = -1, "", self._behind_time
         for record, template in zip(records, self._ready(records), strict=True):
             if template is None:
                 pieces += (self._redactor.redact(self._json(access_fields(record.whole()))), "\n")
                 continue
-            second, micros = split_seconds(record.started_at + record.figures.duration)
+            ended = record.started_at + record.figures.duration
+            second = int(ended)
+            millis = int((ended - second) * 1_000_000 + 0.5) // 1000  # as L{rfc3339} has them, without its calls
+            if millis == 1000:
+                second, millis = second + 1, 0
             if second != known:
                 known, time = second, f'{{"ts":"{utc_second(second)}.'
-            pieces += (time, _MILLIS[micros // 1000], self._behind_time, record.request_id, template[0], record.text)
+            pieces += (time, _MILLIS[millis], behind_time, record.request_id, template[0], record.text)
         return "".join(pieces)
 
     def events(self, records: Sequence[BriefRecord]) -> bytes:

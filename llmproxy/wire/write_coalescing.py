@@ -38,17 +38,18 @@ class WriteCoalescer:
 
         @param always: Whether it is to wait for the end of the turn even where it follows none.
         """
-        seconds = self._seconds
-        now = seconds()
-        quiet, self._last = now - self._last > IDLE_SECONDS, now
-        if quiet and not self._waiting and not always:
-            return False
-        self._waiting.append(leave)
-        if len(self._waiting) >= self._most:
+        waiting = self._waiting
+        if not waiting:  # those behind the first need not know the time
+            now = self._seconds()
+            quiet, self._last = now - self._last > IDLE_SECONDS, now
+            if quiet and not always:
+                return False
+            if not self._ending:
+                self._ending = True
+                self._at_end(self._end)
+        waiting.append(leave)
+        if len(waiting) >= self._most:
             self._leave()
-        elif not self._ending:
-            self._ending = True
-            self._at_end(self._end)
         return True
 
     def _end(self) -> None:
@@ -56,7 +57,7 @@ class WriteCoalescer:
         self._leave()
 
     def _leave(self) -> None:
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting, self._last = self._waiting, [], self._seconds()
         for leave in waiting:
             try:
                 leave()
