@@ -1,4 +1,4 @@
-"""Lets whole messages that are written in one turn of the reactor leave together, at its end."""
+"""Lets whole messages and chunks of streams that are written in one turn of the reactor leave together, at its end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class WriteCoalescer:
     """Under load, sending at once makes the kernel wake the other end for each message, and the other end go back to
     sleep after each; sent together, they wake it once. That is a sixth of a small request's time.
 
-    A message that follows none waits for nothing, and neither does a chunk of a stream: it is no whole message.
+    A message that follows none waits for nothing. A chunk of a stream always waits (L{hold}): where many come, as many
+    come in each turn, and it is over soon where it is the only one.
     """
 
     def __init__(self, clock: IReactorTime, most: int = MAX_WAITING_MESSAGES) -> None:
@@ -51,6 +52,16 @@ class WriteCoalescer:
         if len(waiting) >= self._most:
             self._leave()
         return True
+
+    def hold(self, leave: Callable[[], object]) -> None:
+        """As L{wait}, in any case."""
+        waiting = self._waiting
+        waiting.append(leave)
+        if not self._ending:
+            self._ending = True
+            self._at_end(self._end)
+        elif len(waiting) >= self._most:
+            self._leave()
 
     def _end(self) -> None:
         self._ending = False

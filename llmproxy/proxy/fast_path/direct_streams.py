@@ -174,7 +174,7 @@ class DirectStreams:
         )
         request.channel.hand_over(stream)
         stream.relay.carry(response, out)
-        sender.pass_chunks(stream.relay, request.channel.write, response, mask)
+        sender.pass_chunks(stream.relay, request.channel.write_soon, response, mask)
         return True
 
     def complete(self, stream: DirectStream, outcome: str) -> None:

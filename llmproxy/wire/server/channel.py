@@ -104,7 +104,7 @@ class Channel(Protocol):
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
         writer = self._writer = ResponseWriter(self.transport, self._context.writing, self._too_slow)
-        self.write, self.write_final = writer.write, writer.write_final
+        self.write, self.write_soon, self.write_final = writer.write, writer.write_soon, writer.write_final
         self.transport.registerProducer(self, True)
         self._context.connections.add(self)
         descriptors = self._context.descriptors

@@ -41,6 +41,8 @@ class RequestChannel(Protocol):
 
     def write(self, data: bytes = b"") -> None: ...
 
+    def write_soon(self, data: bytes) -> None: ...
+
     def write_final(self, data: bytes, *, always_wait: bool) -> None: ...
 
     def registerProducer(self, producer: Any, streaming: bool) -> None: ...
@@ -153,12 +155,11 @@ class Request(RequestAttributes):
             self._begin_plainly(data)
 
     def write_chunk(self, framed: bytes) -> bool:
-        """Write a chunk of the body as it is; C{False}, and nothing was done, where the response is not sent in chunks,
-        or not yet, or nobody takes it any more."""
+        """As C{write} of L{ChunkPassing<llmproxy.wire.chunk_passing.ChunkPassing>}."""
         if self._framing != _CHUNKS or self._encoder is not None or self._waiting or self.gone or self.finished:
             return False
         self.sentLength += len(framed) - framed.index(b"\n") - 3
-        self.channel.write(framed)
+        self.channel.write_soon(framed)
         return True
 
     def finish(self, last: bytes = b"") -> None:

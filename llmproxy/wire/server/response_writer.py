@@ -50,7 +50,7 @@ class WriterSettings:
 
     @ivar send_timeout: Seconds for which a client may take less than C{min_sent_bytes} of what waits; C{0}: no limit.
     @ivar unacknowledged_bytes: See L{socket_state.unacknowledged_bytes}.
-    @ivar coalescer: Where complete responses wait for the end of the reactor's turn.
+    @ivar coalescer: Where complete responses, and chunks of streams, wait for the end of the reactor's turn.
     @ivar buffers: Counts what clients have not taken.
     """
 
@@ -131,6 +131,17 @@ class ResponseWriter:
         transport.write(data)
         if self._tls is None or self._buffered or not self._tls.has_drained:
             self.count_buffered()
+
+    def write_soon(self, data: bytes) -> None:
+        """As L{write}, for a chunk of a stream: it leaves with others' at the end of the turn."""
+        coalescer = self._settings.coalescer
+        if self._parting:
+            self._parting += data
+        elif coalescer is None or not self._at_once:
+            self.write(data)
+        else:
+            self._parting = data
+            coalescer.hold(self.write)
 
     def write_final(self, data: bytes, *, always_wait: bool) -> None:
         """As L{write}, for a response that is complete with it: under load it leaves with others at the turn's end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,6 +107,15 @@ class Turns(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual(self.left, names[1:])
 
+    def test_what_always_waits(self) -> None:
+        """Also after a quiet time, and not for more than so many others either."""
+        names = [str(number) for number in range(MAX_WAITING_MESSAGES + 2)]
+        for number, name in enumerate(names):
+            self.assertEqual(self.left, names[: MAX_WAITING_MESSAGES if number >= MAX_WAITING_MESSAGES else 0])
+            self.coalescer.hold(partial(self.left.append, name))
+        self.clock.advance(0)
+        self.assertEqual((self.left, self.clock.getDelayedCalls()), (names, []))
+
     def test_one_that_comes_while_others_leave(self) -> None:
         """Has an end of its own."""
         self.waits("a")
@@ -166,6 +176,32 @@ class Answers(Serving):
         self.assertLess(received.index(b"one"), received.index(b"piece"))
         self.clock.advance(0)
         self.assertEqual(self.wire.received(), b"")
+
+    def test_chunks_of_a_stream(self) -> None:
+        """They leave at the end of the turn, in order, or before what is written in it; also after a quiet time."""
+        self.clock.advance(1)
+        request = self.ask()
+        request.begin(200, b"OK", [], None)
+        self.wire.received()
+        for data in (b"3\r\none\r\n", b"3\r\ntwo\r\n"):
+            self.assertTrue(request.write_chunk(data))
+        self.assertEqual(self.wire.received(), b"")
+        self.clock.advance(0)
+        self.assertEqual(self.wire.received(), b"3\r\none\r\n3\r\ntwo\r\n")
+        request.write_chunk(b"4\r\nmore\r\n")
+        request.finish(b"end")
+        self.clock.advance(0)
+        self.assertEqual(self.wire.received(), b"4\r\nmore\r\n3\r\nend\r\n0\r\n\r\n")
+        self.assertEqual(request.sentLength, 13)
+
+    def test_a_chunk_before_a_cut(self) -> None:
+        """What came is sent, its end is not."""
+        request = self.ask()
+        request.begin(200, b"OK", [], None)
+        self.wire.received()
+        request.write_chunk(b"3\r\none\r\n")
+        request.abort()
+        self.assertEqual(self.wire.received(), b"3\r\none\r\n")
 
     def test_the_last_one(self) -> None:
         """Leaves before the connection is closed."""
