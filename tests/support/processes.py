@@ -30,7 +30,7 @@ from tests.support.spares import with_spare
 
 HOST = "127.0.0.1"
 RUN_FIRST = "TEST_RUN_FIRST"  # a variable: the script that a forked process runs first, as C{sitecustomize} of others
-_READ_AT_START = frozenset(("LD_PRELOAD", "PYTHONPATH"))  # variables that a process that runs already does not see
+_PATH = "PYTHONPATH"
 _PR_SET_PDEATHSIG = 1
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.preload"])
@@ -130,11 +130,33 @@ def _command(
     sys.argv = argv = with_spare(argv) if starts_others and sys.platform == "linux" else argv
     if first := env.get(RUN_FIRST):
         run_path(first)
+    _take_up_path(env.get(_PATH, ""))
     atexit._clear()  # what the server was to do at its own end
     try:
         sys.exit(_main(Path(argv[0]))())
     finally:
         atexit._run_exitfuncs()  # multiprocessing ends its children without that, and a failed start exits by it
+
+
+def _take_up_path(path: str) -> None:
+    """Look for modules and plugins in these folders, as an interpreter that starts."""
+    if folders := [folder for folder in path.split(os.pathsep) if folder and folder not in sys.path]:
+        from twisted.plugin import getCache, pluginPackagePaths
+
+        import twisted.plugins
+
+        sys.path[:0] = folders
+        known = twisted.plugins.__path__
+        known.extend(each for each in pluginPackagePaths("twisted.plugins") if each not in known)
+        getCache.cache_clear()
+
+
+def _needs_start(env: Mapping[str, str]) -> bool:
+    """Whether these variables have a process do what only one that starts can: load a library before all others, or
+    run a C{sitecustomize} before it imports what a forked one has imported."""
+    further = {name: value for name, value in env.items() if os.environ.get(name) != value}
+    folders = filter(None, further.get(_PATH, "").split(os.pathsep))
+    return "LD_PRELOAD" in further or any(Path(folder, "sitecustomize.py").exists() for folder in folders)
 
 
 def _run_script(path: str) -> None:
@@ -171,7 +193,7 @@ def run_command(
     """
     command = [str(word) for word in argv]
     env = os.environ if env is None else env
-    if not _READ_AT_START.isdisjoint(name for name, value in env.items() if os.environ.get(name) != value):
+    if _needs_start(env):
         raise ValueError("These variables are read by an interpreter that starts: call subprocess.run.")
     with tempfile.TemporaryDirectory(prefix="llmproxy-command-") as folder:
         given, out, err = (Path(folder, name) for name in ("stdin", "stdout", "stderr"))
@@ -245,7 +267,7 @@ class Daemon:
         self._patience = patience
         self._through = through
         self._descriptors = descriptors
-        self._fresh = fresh or bool(through or descriptors) or not _READ_AT_START.isdisjoint(env or {})
+        self._fresh = fresh or bool(through or descriptors)
         self._starts_others = starts_others
         self._process: Process | None = None
 
@@ -280,7 +302,7 @@ class Daemon:
         long."""
         if self.runs:
             return
-        self._process = self._spawned() if self._fresh else self._forked()
+        self._process = self._spawned() if self._fresh or _needs_start(self._env) else self._forked()
         try:
             self._wait_for_port(self._process)
         except BaseException:

@@ -1,54 +1,47 @@
-"""Several processes that use one token at once; each is C{python -m tests.support.spending URL TOKEN TRIES}."""
+"""Several processes that use one token at once; each runs this file, with C{URL TOKEN TRIES} and what begins it."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.task import react
 
 from llmproxy.errors import QuotaExceeded
+from tests.support.processes import start_command
+from tests.support.stack import eventually
 from tests.unit.store.contract import new_store
 
-ROOT = Path(__file__).parents[2]
+SECONDS = 60.0
 
 
 def spend_in_processes(url: str, token: str, processes: int, tries: int) -> list[int]:
     """How many uses each process was allowed; all of them start when all of them are ready."""
-    command = [sys.executable, "-m", "tests.support.spending", url, token, str(tries)]
-    started = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(processes)
-    ]
-    try:
-        for process in started:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        return [int(process.communicate(timeout=60)[0]) for process in _released(started)]
-    finally:
-        for process in started:
-            process.kill()
-            process.communicate()
+    with TemporaryDirectory(prefix="llmproxy-spending-") as folder:
+        go, logs = Path(folder, "go"), [Path(folder, f"log{number}") for number in range(processes)]
+        started = [start_command([__file__, url, token, str(tries), go], log) for log in logs]
+        try:
+            eventually(lambda: all(log.exists() and log.read_text() == "ready\n" for log in logs), SECONDS)
+            go.touch()
+            assert [process.wait(SECONDS) for process in started] == [0] * processes, [log.read_text() for log in logs]
+            return [int(log.read_text().split()[1]) for log in logs]
+        finally:
+            for process in started:
+                process.kill()
+                process.wait(SECONDS)
 
 
-def _released(started: list[subprocess.Popen[str]]) -> list[subprocess.Popen[str]]:
-    for process in started:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return started
-
-
-async def _spend(reactor: Any, url: str, token: str, tries: str) -> None:
+async def _spend(reactor: Any, url: str, token: str, tries: str, go: str) -> None:
     """Use the token as often as it is allowed, and print how often that was."""
     store = new_store(url, time.time, reactor=reactor, threads=8)
     await store.open()
     print("ready", flush=True)
-    sys.stdin.readline()
+    while not Path(go).exists():
+        time.sleep(0.001)
     results = await DeferredList(
         [store.validate_token_with_tracking(token) for _ in range(int(tries))], consumeErrors=True
     )

@@ -218,13 +218,14 @@ class Stack:
 
 
 def eventually(said: Any, seconds: float = 20.0) -> Any:
-    """Ask again until the answer is true, less often the longer it takes: asking takes time from those that are waited
-    for. L{AssertionError} after so many seconds."""
-    begun = time.monotonic()
+    """Ask again until the answer is true, less often the longer it takes and the dearer an answer is: asking takes time
+    from those that are waited for. L{AssertionError} after so many seconds."""
+    begun = asked = time.monotonic()
     while not (answer := said()):
-        waited = time.monotonic() - begun
-        assert waited < seconds, "it did not happen in time"
-        time.sleep(min(max(0.01, waited / 10), 0.2))
+        now = time.monotonic()
+        assert now - begun < seconds, "it did not happen in time"
+        time.sleep(min(max(0.01, (now - begun) / 10, (now - asked) * 3), 0.2))
+        asked = time.monotonic()
     return answer
 
 

@@ -25,6 +25,11 @@ defaults = {type(field.default) for each in ours for field in each.model_fields.
 waiting = [each for each in ours if each not in defaults]
 print(len(waiting), *(each.__qualname__ for each in waiting if each.__pydantic_complete__))
 """
+REACTOR = """
+import llmproxy.redis
+print("twisted.internet.reactor" in sys.modules)
+"""
+APP = SHOW + MADE + REACTOR
 # What a supervisor of several workers has no use for: it serves nothing, and has no database open.
 SERVING = (
     "llmproxy.app",
@@ -50,9 +55,13 @@ def ran(code: str) -> list[str]:
 class ImportTests(unittest.TestCase):
     def test_what_no_request_needs(self) -> None:
         """The daemon starts without the modules that only upgrades and consoles use."""
-        loaded = set(ran(SHOW + MADE)[0].split())
+        loaded = set(ran(APP)[0].split())
         self.assertIn("llmproxy.app", loaded)
         self.assertEqual(sorted(loaded.intersection(LATE)), [])
+
+    def test_no_reactor(self) -> None:
+        """C{twistd} chooses the reactor; importing this, and the client of Redis, must not do it before."""
+        self.assertEqual(ran(APP)[2], "False")
 
     def test_supervisor(self) -> None:
         """A supervisor has nothing imported of what serves requests: it takes 7 MB less."""
@@ -62,6 +71,6 @@ class ImportTests(unittest.TestCase):
 
     def test_validators(self) -> None:
         """Sections of the settings have no validators of their own: there is one, made when settings are read."""
-        count, *made = ran(SHOW + MADE)[1].split()
+        count, *made = ran(APP)[1].split()
         self.assertGreater(int(count), 10)
         self.assertEqual(made, [])
