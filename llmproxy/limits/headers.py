@@ -28,7 +28,7 @@ class RateLines:
             by_unit.setdefault(unit, []).append(place)
         self._names = [[name.format(unit=unit, what=w) for w in ("limit", "remaining", "reset")] for unit in by_unit]
         self._limits = [limit for _, limit in rates]
-        self._by_unit = tuple(map(tuple, by_unit.values()))
+        self._by_unit = tuple([(places[0], tuple(places[1:])) for places in by_unit.values()])
         self._formats: dict[tuple[int, ...], bytes] = {}
         self._is_dated = provider == "anthropic"
 
@@ -41,19 +41,19 @@ class RateLines:
         tightest: list[int] = []
         values: list[int | bytes] = []
         ends = _timestamp(ceil(now + reset)) if self._is_dated else _duration(ceil(reset * 1000 - 1e-6))
-        for places in self._by_unit:
-            place = places[0]
-            for other in places:
-                if left[other] < left[place]:
-                    place = other
+        for place, others in self._by_unit:
+            least = left[place]
+            for other in others:
+                if left[other] < least:
+                    place, least = other, left[other]
             tightest.append(place)
-            values += (left[place], ends)
+            values += (least, ends)
         key = tuple(tightest)
         return (self._formats.get(key) or self._format(key)) % tuple(values)
 
     def lines(self, left: Sequence[int], resets: Sequence[float], now: float) -> bytes:
         """How they stand: as L{after_taking}, where each is whole at a time of its own."""
-        tightest = [min(places, key=left.__getitem__) for places in self._by_unit]
+        tightest = [min((place, *others), key=left.__getitem__) for place, others in self._by_unit]
         values = [value for place in tightest for value in (left[place], self._end(resets[place], now))]
         return self._format(tuple(tightest)) % tuple(values)
 

@@ -139,10 +139,8 @@ class CostCeiling:
 
         C{None} where that hangs on more than its text and plain members, or is more than its tokens.
         """
-        members = content.members
-        if content.media or content.unseen_media or not model:
-            return None
-        if content.form != "json" or not content.complete or content.problem or content.repeated or content.oversize:
+        form, members, complete, problem, repeated, oversize, _, text, media, unseen_media = content
+        if form != "json" or not (complete and model) or problem or repeated or oversize or media or unseen_media:
             return None
         said = dumps(dict(members), 2)  # which tells True from 1, as counts do
         if len(said) > MAX_KEY_BYTES:
@@ -157,7 +155,7 @@ class CostCeiling:
         tokenizer, window, made_output, rates, _ = known
         given = 0
         if tokenizer is not None:
-            likely = sum(map(mul, content.text, tokenizer.rates))  # as estimating.estimate_prompt has it, in one go
+            likely = sum(map(mul, text, tokenizer.rates))  # as estimating.estimate_prompt has it, in one go
             given = round(max(likely, 0.0) * tokenizer.margin + estimating.RESERVE_TOKENS)
             if given > window:
                 given = window

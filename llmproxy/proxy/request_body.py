@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
+from functools import cached_property, partial
 from typing import NamedTuple
 
 from twisted.internet.interfaces import IReactorTime
@@ -15,6 +15,7 @@ from llmproxy.caching import CacheRequest
 from llmproxy.config.routes import Route
 from llmproxy.http import fields
 from llmproxy.http.content_measure import CLOSELY, ROUGHLY
+from llmproxy.http.plain_members import PlainMembers
 from llmproxy.http.request_reader import RequestContent, RequestReader, read_usual
 from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering import injection
@@ -35,6 +36,28 @@ MAX_REMEMBERED_POLICIES = 1024  # that name members
 MAX_REMEMBERED_NAME_CHARACTERS = 64
 
 
+class WantedMembers(dict[str, bool]):
+    """Whether somebody wants to know a member of a request, by its name: spelled in any case, since servers may not
+    mind that either. A memo of the names that were asked for, within bounds.
+    """
+
+    def __init__(self, params: Iterable[str]) -> None:
+        super().__init__()
+        self._names = (*params, *UNKNOWN_MEMBERS, *REQUEST_MEMBERS)
+        self._folded = frozenset(name.casefold() for name in self._names)
+
+    @cached_property
+    def plain(self) -> PlainMembers:
+        """Reads these."""
+        return PlainMembers(self._names)
+
+    def __missing__(self, name: str) -> bool:
+        wanted = name.casefold() in self._folded
+        if len(self) < MAX_REMEMBERED_NAMES and len(name) <= MAX_REMEMBERED_NAME_CHARACTERS:
+            self[name] = wanted
+        return wanted
+
+
 class BodyNeeds(NamedTuple):
     """What must be known of a body before it is sent.
 
@@ -44,23 +67,7 @@ class BodyNeeds(NamedTuple):
 
     policed: bool
     measured: bool
-    wanted: Callable[[str], bool]
-
-
-class WantedMembers(dict[str, bool]):
-    """Whether somebody wants to know a member of a request, by its name: spelled in any case, since servers may not
-    mind that either. A memo of the names that were asked for, within bounds.
-    """
-
-    def __init__(self, params: Iterable[str]) -> None:
-        super().__init__()
-        self._names = frozenset(name.casefold() for name in (*params, *UNKNOWN_MEMBERS, *REQUEST_MEMBERS))
-
-    def __missing__(self, name: str) -> bool:
-        wanted = name.casefold() in self._names
-        if len(self) < MAX_REMEMBERED_NAMES and len(name) <= MAX_REMEMBERED_NAME_CHARACTERS:
-            self[name] = wanted
-        return wanted
+    wanted: WantedMembers
 
 
 class RequestBodies:
@@ -77,8 +84,8 @@ class RequestBodies:
         self._policy = policy
         self._max_bytes = max_bytes
         self._clock = clock
-        self._usual: Callable[[str], bool] = WantedMembers(()).__getitem__
-        self._wanted: BoundedMemo[frozenset[str], Callable[[str], bool]] = BoundedMemo(MAX_REMEMBERED_POLICIES)
+        self._usual = WantedMembers(())
+        self._wanted: BoundedMemo[frozenset[str], WantedMembers] = BoundedMemo(MAX_REMEMBERED_POLICIES)
 
     async def prepare(self, context: RequestContext, cacheable: CacheRequest | None) -> None:
         """Set the context's body: the upload itself, what was read of it, or C{None} where there is none.
@@ -95,7 +102,7 @@ class RequestBodies:
         policed = self._policy.needs_body(grant, route, context.operation)
         measured = limits is not None and limits.counts_tokens and not context.operation.free
         injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
-        wanted = self._wanted_members(grant, route)
+        wanted = self._wanted_members(grant, route).__getitem__
         self._observe(context, upload, wanted, strictly=measured or policed, measured=measured)
         received = upload.received
         if received is None and (measured or policed):
@@ -122,7 +129,7 @@ class RequestBodies:
         route, grant = context.route, context.grant
         assert route is not None and grant is not None
         _, measured, wanted = self.needs(grant, route, context.operation, context.limits)
-        context.observe_usual_body(body, content, wanted, measured=measured)
+        context.observe_usual_body(body, content, wanted.__getitem__, measured=measured)
 
     def needs(self, grant: Grant, route: Route, operation: ProviderOperation, limits: LimitPlan | None) -> BodyNeeds:
         """What must be known of bodies before they are sent, where nothing is to be injected."""
@@ -130,14 +137,14 @@ class RequestBodies:
         measured = limits is not None and limits.counts_tokens and not operation.free
         return BodyNeeds(policed, measured, self._wanted_members(grant, route))
 
-    def _wanted_members(self, grant: Grant, route: Route) -> Callable[[str], bool]:
+    def _wanted_members(self, grant: Grant, route: Route) -> WantedMembers:
         """Which members somebody wants to know: those that all requests are asked for, and those that policies name."""
         params = self._policy.params(grant, route)
         if not params:
             return self._usual
         found = self._wanted.get(params)
         if found is None:
-            found = self._wanted[params] = WantedMembers(params).__getitem__
+            found = self._wanted[params] = WantedMembers(params)
         return found
 
     async def hold(self, context: RequestContext) -> None:

@@ -34,7 +34,7 @@ class ReadyLimits:
         the same, none of these has been forgotten.
     """
 
-    __slots__ = ("_budgets", "_leases", "_rates", "known")
+    __slots__ = ("_budgets", "_leases", "_rates", "_slot", "known")
 
     def __init__(
         self,
@@ -51,15 +51,17 @@ class ReadyLimits:
         self._leases = leases
         self._rates = rates
         self._budgets = budgets
+        self._slot = -1  # to which all windows have been slid
 
-    def take(self, amounts: Sequence[int], now: float, slot: int = 0) -> TakenLimits | None:
+    def take(self, amounts: Sequence[int], now: float) -> TakenLimits | None:
         """Take of all of them; C{None}, and nothing is taken, where one has not enough.
 
         @param now: Seconds, monotonic.
-        @param slot: In which it is to be taken, where that is not the present one.
         """
         # Each request passes here: what a call for each limit would cost is several times as much.
-        slot = slot or int(now * SLOTS_PER_SECOND)
+        slot = int(now * SLOTS_PER_SECOND)
+        if slot != self._slot:
+            slot = self._slide(slot)
         for unit, lease, limit in self._leases:
             if lease.held + amounts[unit] > limit:
                 return None
@@ -68,26 +70,22 @@ class ReadyLimits:
                 return None
         left: list[int] = []
         for unit, window, limit in self._rates:
-            if window.slot != slot:
-                window.slide(slot)
-                if window.slot != slot:  # a clock that is set back stands still, for all of them
-                    return self.take(amounts, now, window.slot)
             amount = amounts[unit]
-            rest = limit - window.used - (amount if amount < limit else limit)
+            rest = limit - window.used - amount
             if rest < 0:
-                return None
+                if amount > limit:  # a request that alone may be more than all of it waits for an empty window
+                    amount, rest = limit, -window.used
+                if rest < 0:
+                    self._give_back(amounts, len(left))
+                    return None
+            window.used += amount
+            window.latest += amount
+            if not amount:
+                window.note()
             left.append(rest)
         # There is room in all of them.
         for _, lease, _ in self._leases:
             lease.held += 1
-        for unit, window, limit in self._rates:
-            amount = amounts[unit]
-            if amount > limit:  # a request that alone may be more than all of it waits for an empty window
-                amount = limit
-            window.latest += amount
-            window.used += amount
-            if not amount:
-                window.note()
         for unit, budget, _ in self._budgets:
             amount = amounts[unit]
             budget.room -= amount
@@ -98,6 +96,23 @@ class ReadyLimits:
         reset = (slot + (WINDOW_SLOTS + 1)) / SLOTS_PER_SECOND - now
         return _new(TakenLimits, (self, amounts, slot, left, reset))
 
+    def _slide(self, slot: int) -> int:
+        """Have all windows at that slot, or, where the clock is set back, at the one at which they stand; gives it."""
+        for _, window, _ in self._rates:
+            if window.slot != slot:
+                window.slide(slot)
+                if window.slot != slot:
+                    return self._slide(window.slot)
+        self._slot = slot
+        return slot
+
+    def _give_back(self, amounts: Sequence[int], count: int) -> None:
+        """What was just taken of so many rates."""
+        for unit, window, limit in self._rates[:count]:
+            amount = min(amounts[unit], limit)
+            window.used -= amount
+            window.latest -= amount
+
     def settle(self, taken: TakenLimits, amounts: Sequence[int], *, measured: bool = True) -> None:
         """A request is over that took so much.
 
@@ -107,15 +122,14 @@ class ReadyLimits:
         for _, lease, _ in self._leases:
             lease.held -= 1
         for unit, window, limit in self._rates:
-            amount = claimed[unit]
-            more = amounts[unit] - (amount if amount < limit else limit)
-            if not more:
-                continue
-            if slot == window.slot and window.latest:
-                window.latest += more
-                window.used += more
-            else:
-                window.correct(slot, more)
+            amount, used = claimed[unit], amounts[unit]
+            if amount != used or amount > limit:
+                more = used - (amount if amount < limit else limit)
+                if slot == window.slot and window.latest:
+                    window.latest += more
+                    window.used += more
+                else:
+                    window.correct(slot, more)
         for unit, budget, _ in self._budgets:
             amount, used = claimed[unit], amounts[unit]
             budget.room += amount - used

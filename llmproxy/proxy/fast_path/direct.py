@@ -11,6 +11,7 @@ from llmproxy import errors
 from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.model_and_stream import read_model_and_stream
+from llmproxy.http.plain_members import read_plain
 from llmproxy.http.request_reader import RequestContent, read_uncoded
 from llmproxy.limits.limiter import LimitReservation, RequestSize
 from llmproxy.metering.estimating import BYTES_PER_TOKEN
@@ -205,9 +206,12 @@ class DirectPath:
             content = None
             if prepared.is_read_whole:
                 is_policed, is_measured = prepared.is_policed, prepared.is_measured
-                content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
+                content = read_plain(body, prepared.plain, measured=is_measured)
                 if content is None:
-                    return False
+                    strictly = is_policed or is_measured
+                    content = read_uncoded(body, prepared.wanted, strictly=strictly, measured=is_measured)
+                    if content is None:
+                        return False
                 if is_policed:
                     self._pipeline.policy.check_body(
                         known.flow.session.grant, known.flow.route, known.flow.operation, content
@@ -274,7 +278,10 @@ class DirectPath:
         sending = prepared.sending
         pool, slots, attempt, uses = sending.pool, sending.slots, sending.attempt, sending.uses
         # Whether it may be sent
-        if not self._is_good(known, now) or not pool.sends_at_once() or slots.taken >= slots.most:
+        is_looked_at = reservation is not None and not let_through_at  # just before it got its limits
+        if not is_looked_at and not (self._is_good(known, now) and pool.sends_at_once()):
+            return self._not_sent(reservation)
+        if slots.taken >= slots.most:
             return self._not_sent(reservation)
         if (
             attempt is None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.ttl_cache import CacheEntry
 from llmproxy.brief_record import RecordKind
+from llmproxy.http.plain_members import PlainMembers
 from llmproxy.ledger.kinds import AlikeOpenings
 from llmproxy.limits.in_flight import Slots
 from llmproxy.metering.typed_usage import TypedUsage
@@ -75,7 +76,7 @@ class PreparedFlow:
     @ivar typed: Measures its responses, where they are the provider's; C{has_tier}: whether their head tells a tier.
     @ivar is_coded: Whether its body may have a content coding.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{is_read_whole}: read for more than its
-        model, and whether it asks for a stream; C{wanted}: for which members.
+        model, and whether it asks for a stream; C{wanted}: for which members, which C{plain} reads of usual ones.
     @ivar estimates_input: Whether it is text that counts as input.
     @ivar streams: Whether its head asks for a stream.
     @ivar total: Seconds that the whole response may take, C{stream_total} where it is a stream, C{header_timeout} until
@@ -98,6 +99,7 @@ class PreparedFlow:
     is_measured: bool
     is_read_whole: bool
     wanted: Callable[[str], bool]
+    plain: PlainMembers
     estimates_input: bool
     streams: bool
     total: float
