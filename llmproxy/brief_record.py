@@ -41,6 +41,9 @@ if (
     raise ImportError("The fields of a record are not in the order in which they are taken here.")
 
 SHARED_FIELDS = (*_FIELDS[_SHARED_FIRST], *_FIELDS[_SHARED_LAST], "attribution")
+# Added to a float, and subtracted again, it leaves the nearest whole number: of microseconds, for 71 years. C{round}
+# takes five times as long.
+ROUNDING = 2.0**52 + 2.0**51
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 

@@ -24,6 +24,7 @@ from llmproxy.observability.append_file import failure_reason
 
 Scrub = Callable[[RequestRecord], RequestRecord]
 Batch = Sequence[BriefRecord]
+LINES_FACTOR = 4  # for each batch two threads wait for each other, which takes as long as to make a hundred lines
 Event = BriefRecord | bytes  # a line of JSON is for sinks that take lines; the others never see it
 
 
@@ -57,6 +58,7 @@ class MemoryBus(Service):
         """
         @param sinks: By a name that tells them apart in the logs.
         @param queue_size: How many events wait for one sink at most.
+        @param batch: How many it gets at once at most; L{LINES_FACTOR} times as many where it takes lines.
         @param linger: Seconds an event waits for company before its batch is sent.
         @param patience: Seconds a sink may take for one batch.
         @param retries: Seconds to wait before each further attempt at a batch; after the last it is dropped.
@@ -67,13 +69,14 @@ class MemoryBus(Service):
         self._clock = clock
         self._flush = flush
         self._sinks = sinks
-        self._queues = [
-            _Queue(name, sink, clock, queue_size, batch, linger, patience, retries, _writer(sink, scrub, lines))
-            for name, sink in sinks.items()
-        ]
-        self._queues_of_lines = [
-            queue for queue in self._queues if lines is not None and IEventLineSink.providedBy(sinks[queue.name])
-        ]
+        self._queues, self._queues_of_lines = [], []
+        for name, sink in sinks.items():
+            takes_lines = lines is not None and IEventLineSink.providedBy(sink)
+            most, write = batch * LINES_FACTOR if takes_lines else batch, _writer(sink, scrub, lines)
+            queue = _Queue(name, sink, clock, queue_size, most, linger, patience, retries, write)
+            self._queues.append(queue)
+            if takes_lines:
+                self._queues_of_lines.append(queue)
 
     @property
     def dropped(self) -> int:
@@ -270,8 +273,10 @@ def _writer(
 
     def write(batch: Sequence[Event]) -> Deferred[None]:
         records = tuple([event for event in batch if isinstance(event, BriefRecord)])
-        further = b"".join([event for event in batch if isinstance(event, bytes)])
-        return write_lines((render(records) if records else b"") + further)
+        text = render(records) if records else b""
+        if len(records) < len(batch):
+            text += b"".join([event for event in batch if isinstance(event, bytes)])
+        return write_lines(text)
 
     return write
 

@@ -6,7 +6,7 @@ from hashlib import sha256
 
 from twisted.internet.interfaces import IReactorTime
 
-from llmproxy.brief_record import BriefRecord, RecordFigures, RecordKind
+from llmproxy.brief_record import ROUNDING, BriefRecord, RecordFigures, RecordKind
 from llmproxy.caching import CacheRequest, LocalHit
 from llmproxy.ledger.records import FinishedRequest
 from llmproxy.proxy.accounting import Accounting
@@ -151,7 +151,7 @@ class DirectHits:
         channel.write_final(reply, always_wait=False)
         channel.request_done()
         self.served += 1
-        duration = ((now - arrived) * 1e6 + 0.5) // 1 / 1e6  # to the microsecond
+        duration = ((now - arrived) * 1e6 + ROUNDING - ROUNDING) / 1e6  # to the microsecond
         figures = RecordFigures(duration, body_bytes, len(body), 0.0, 0.0, 0, 0, 0, 0, 0)
         record = BriefRecord(kind, own_id, started_at, figures)
         self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))

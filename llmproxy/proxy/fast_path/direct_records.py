@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from llmproxy.brief_record import BriefRecord, RecordFigures, RecordKind, RecordKinds
+from llmproxy.brief_record import ROUNDING, BriefRecord, RecordFigures, RecordKind, RecordKinds
 from llmproxy.metering.meter import NO_USAGE
 from llmproxy.model import RequestRecord, Usage
 from llmproxy.proxy.fast_path.flow import KnownHead
@@ -35,19 +35,20 @@ def record_of(request: DirectRequest, now: float, kinds: RecordKinds) -> BriefRe
         request.facts,
     )
     kind = prepared.record_kinds.get(key) or _kind_of(request, key, kinds)
-    figures = RecordFigures(  # times to the microsecond: C{round} takes three times as long
-        ((now - arrived) * 1e6 + 0.5) // 1 / 1e6,
+    whole = ROUNDING
+    figures = RecordFigures(  # times to the microsecond
+        ((now - arrived) * 1e6 + whole - whole) / 1e6,
         len(request.whole),
         request.response_bytes,
-        0.0 if authorized == arrived else ((authorized - arrived) * 1e6 + 0.5) // 1 / 1e6,
-        0.0 if authorized == sent else ((sent - authorized) * 1e6 + 0.5) // 1 / 1e6,
+        0.0 if authorized == arrived else ((authorized - arrived) * 1e6 + whole - whole) / 1e6,
+        0.0 if authorized == sent else ((sent - authorized) * 1e6 + whole - whole) / 1e6,
         usage.input_tokens,
         usage.cached_tokens,
         usage.cache_write_tokens,
         usage.output_tokens,
         usage.reasoning_tokens,
-        ((first - arrived) * 1e6 + 0.5) // 1 / 1e6,
-        ((first - sent) * 1e6 + 0.5) // 1 / 1e6,
+        ((first - arrived) * 1e6 + whole - whole) / 1e6,
+        ((first - sent) * 1e6 + whole - whole) / 1e6,
         usage.cost_usd,
     )
     return BriefRecord(kind, request.request_id, request.started_at, figures)

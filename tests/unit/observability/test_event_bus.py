@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from llmproxy.instruments import Counter, Instrument
 from llmproxy.interfaces import IEventBus, IEventSink, IInstrumented
 from llmproxy.model import RequestRecord
-from llmproxy.observability.event_bus import IEventLineSink, MemoryBus
+from llmproxy.observability.event_bus import LINES_FACTOR, IEventLineSink, MemoryBus
 
 
 def event(request_id: str) -> RequestRecord:
@@ -211,14 +211,16 @@ class BusTests(SynchronousTestCase):
 
         rendered: list[int] = []
         taking, place = Lines(OSError("full")), Place()
-        bus = self.bus(taking, place, scrub=lambda e: e._replace(request_id="masked"), lines=render)
-        self.publish(bus, "abc")
+        options: dict[str, Any] = {"lines": render, "queue_size": 9, "batch": 2}
+        bus = self.bus(taking, place, scrub=lambda e: e._replace(request_id="masked"), **options)
+        self.publish(bus, "abcdefghi")
         self.assertEqual(rendered, [])
         self.clock.advance(0.1)
-        self.assertEqual(taking.batches, [["a", "b"]])
+        first = list("abcdefghi"[: 2 * LINES_FACTOR])
+        self.assertEqual(taking.batches, [first])
         self.clock.advance(1.0)
-        self.assertEqual(taking.batches, [["a", "b"], ["a", "b"], ["c"]])
-        self.assertEqual(place.batches, [["masked", "masked"], ["masked"]])
+        self.assertEqual(taking.batches, [first, first, ["i"]])
+        self.assertEqual(place.batches, [["masked"] * 2] * 4 + [["masked"]])
         self.assertEqual(bus.dropped, 0)
 
     def test_scrubbed(self) -> None:
