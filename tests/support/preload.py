@@ -16,7 +16,7 @@ import twisted.scripts.twistd
 from twisted.application.service import IServiceMaker
 
 import llmproxy.app
-import llmproxy.cli
+import llmproxy.cli.audit
 import llmproxy.cli.daemon
 import llmproxy.simulator.tap
 import llmproxy.store.migrate
@@ -42,6 +42,8 @@ twisted.plugin.getCache = cache(twisted.plugin.getCache)  # no plugin comes whil
 list(twisted.plugin.getPlugins(IServiceMaker))  # reads their modules
 for provider in get_snapshot().providers:
     re.match(provider.api_pattern, "")  # compiled, and kept
+for command in (llmproxy.cli.PLACES | llmproxy.cli.audit.PLACES).values():
+    command.load()
 for endpoint in llmproxy.web.manage.tree.ENDPOINTS:
     llmproxy.web.manage.tree._pattern(endpoint.path)
 importlib.metadata.version = cache(importlib.metadata.version)
