@@ -26,9 +26,6 @@ from systems import OURS, THEIRS, Provider, System, Systems, Unavailable, free_p
 from table import DIRECT, doubts, flaws, markdown, medians
 
 
-SETTLING_SECONDS = 2.0
-
-
 def arguments() -> argparse.Namespace:
     chosen = [name for name, scenario in SCENARIOS.items() if scenario.chosen]
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -47,6 +44,9 @@ def arguments() -> argparse.Namespace:
     )
     options.add_argument("-r", type=int, default=3, metavar="ROUNDS", help="default: %(default)s")
     options.add_argument("--seconds", type=float, default=2.0, help="of each measured window; default: %(default)s")
+    options.add_argument(
+        "--settling", type=float, default=2.0, metavar="SECONDS", help="that each serves before; default: %(default)s"
+    )
     options.add_argument(
         "--twistd",
         action="append",
@@ -70,10 +70,11 @@ class Bench:
     @ivar missing: What could not be measured, and why.
     """
 
-    def __init__(self, names: Sequence[str], scenarios: Sequence[str], seconds: float) -> None:
+    def __init__(self, names: Sequence[str], scenarios: Sequence[str], seconds: float, settling: float) -> None:
         self.names = list(names)
         self.scenarios = list(scenarios)
         self.seconds = seconds
+        self.settling = settling
         self.samples: dict[tuple[str, str], list[Figures]] = collections.defaultdict(list)
         self.missing: dict[str, str] = {}
 
@@ -115,12 +116,16 @@ class Bench:
             self.missing[name] = str(e)
             return
         with system.process:
-            settle(system)
+            self._settle(system)
             self._measure(name, system)
         if any(scenario != MEMORY and SCENARIOS[scenario].redis for scenario in self.scenarios):
             with (system := systems.start(name, redis=True)).process:
-                settle(system)
+                self._settle(system)
                 self._measure(name, system, redis=True)
+
+    def _settle(self, system: System) -> None:
+        """Let it serve for a while: what a system does once, in its first seconds, is not what requests cost."""
+        measured(SCENARIOS["j32"], system, self.settling)
 
     def _measure(self, name: str, system: System, *, redis: bool = False) -> None:
         for scenario in self.scenarios:
@@ -135,18 +140,13 @@ class Bench:
         print(f"{scenario:8s} {name:10s} {said}", file=sys.stderr, flush=True)
 
 
-def settle(system: System) -> None:
-    """Let it serve for a while: what a system does once, in its first seconds, is not what requests cost."""
-    measured(SCENARIOS["j32"], system, SETTLING_SECONDS)
-
-
 def main() -> None:
     given = arguments()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that what was started is ended
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     began = time.monotonic()
-    bench = Bench(given.sut or ("llmproxy", "go", "nginx"), given.scenarios, given.seconds)
+    bench = Bench(given.sut or ("llmproxy", "go", "nginx"), given.scenarios, given.seconds, given.settling)
     with tempfile.TemporaryDirectory(prefix="llmproxy-bench-") as home:
         try:
             bench.run(Path(home), given.r, given.twistd)

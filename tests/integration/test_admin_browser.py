@@ -21,7 +21,7 @@ from tests.support.admin_visitor import Visitor
 from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
 
 SECONDS = 30.0
-PARTS = 4
+PARTS = 8
 SIZES = ((360, 740), (1280, 900), (2560, 1400))
 
 

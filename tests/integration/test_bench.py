@@ -21,7 +21,7 @@ class BenchTests(unittest.TestCase):
         """Requests are answered, all of them well, and what they cost is told."""
         done = subprocess.run(
             [sys.executable, RUN, "--sut", "llmproxy", "--sut", "plain", "-k", "j32", "-r", "1", "--seconds", "0.5",
-             "--json"],
+             "--settling", "0.1", "--json"],
             capture_output=True, text=True, timeout=120,
         )  # fmt: skip
         self.assertEqual(done.returncode, 0, done.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import sqlite3
 import sys
 import time
@@ -139,7 +140,8 @@ def test_the_size_of_a_journal_and_of_its_files(usual: Stack) -> None:
             end = time.monotonic() + 30
             while told(usual, "ledger_lost_total", small.port) == 0 and time.monotonic() < end:
                 for _ in range(50):
-                    usual.ask("GET", "/v1/models", port=small.port)
+                    long = {"X-Request-ID": secrets.token_hex(60)}  # so that it is full soon
+                    usual.ask("GET", "/v1/models", headers=long, port=small.port)
             database.execute("ROLLBACK")
         assert told(usual, "ledger_lost_total", small.port) > 0
         assert told(usual, "ledger_journal_bytes", small.port) <= 128 * 1024

@@ -255,7 +255,8 @@ class Daemon:
         starts_others: bool = False,
     ) -> None:
         """
-        @param starts_others: Whether it starts workers or a successor, which are to be forked as well.
+        @param starts_others: Whether it starts a successor, or workers of which no variable tells: these are to be
+            forked as well.
         @param through: A command that runs the one that is given to it; it has these C{descriptors}.
         @param fresh: Whether it is to be a process of its own from the first instruction.
         """
@@ -312,8 +313,9 @@ class Daemon:
     def _forked(self) -> Process:
         command = ["twistd", "-n", "--pidfile=", *self.args]
         return _Forked(
-            command, Path(os.devnull), self.log, self.log, self._env, self._cwd, starts_others=self._starts_others
-        )
+            command, Path(os.devnull), self.log, self.log, self._env, self._cwd,
+            starts_others=self._starts_others or "LLMPROXY_SERVER_WORKERS" in self._env,
+        )  # fmt: skip
 
     def _spawned(self) -> Process:
         twistd = [str(Path(sys.executable).with_name("twistd"))]

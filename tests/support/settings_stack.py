@@ -64,7 +64,10 @@ class SettingsStack(Stack):
         document["server"] = {"listen": [f"tcp:{port}:interface={HOST}"], **document.get("server", {})}
         config = self.home / f"{name}.yaml"
         config.write_text(json.dumps(document, indent=1))
-        return Daemon("llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env)
+        return Daemon(
+            "llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env,
+            starts_others="workers" in document["server"],
+        )  # fmt: skip
 
     def _api(self, values: Values) -> dict[str, Any]:
         usual = {

@@ -120,7 +120,7 @@ class Stack:
     token: str
     settings = SETTINGS
     keys: Mapping[str, str] = KEYS
-    starts_others = False  # whether its daemon starts a successor, or workers without their variable
+    starts_others = False  # as L{Daemon} is told
 
     def __init__(self, home: Path, more: str = "", further: str = "", env: Mapping[str, str] | None = None) -> None:
         """
@@ -146,7 +146,7 @@ class Stack:
         )
         return Daemon(
             "llmproxy", "--config", str(config), port=port, log=self.home / f"{name}.log", env=self.env,
-            starts_others=self.starts_others or "LLMPROXY_SERVER_WORKERS" in self.env,
+            starts_others=self.starts_others,
         )  # fmt: skip
 
     def __enter__(self) -> Stack:
