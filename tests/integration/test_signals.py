@@ -11,14 +11,14 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from tests.integration.test_hot_restart import TWISTD
 from tests.integration.test_systemd import service, settings
-from tests.support.processes import HOST, free_port
+from tests.support.processes import HOST, Process, free_port, start_command
 from tests.support.rolled import ended_afterwards, successors
 from tests.support.stack import eventually
 from tests.support.workers import is_running
@@ -61,13 +61,18 @@ def started(mode: str, home: Path) -> Iterator[Started]:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         return
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as manager:
-        manager.bind(str(home / "notify"))
-        name = manager.getsockname() if mode == "systemd" else ""
-        with service(home, name, options=arguments) as process:
-            daemon = Started(home, port, process.pid, lambda: process.wait(PATIENCE))
-            eventually(lambda: (home / "own.log").exists() and "Ready: 1 APIs." in daemon.log(), PATIENCE)
-            yield daemon
+    with ExitStack() as opened:
+        if mode == "systemd":
+            manager = opened.enter_context(closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)))
+            manager.bind(str(home / "notify"))
+            process: Process = opened.enter_context(service(home, manager.getsockname(), options=arguments))
+        else:
+            command = [TWISTD, "-n", *arguments, "llmproxy", "--config", "apis.yaml"]
+            process = start_command(command, home / "log", cwd=home, starts_others=True)
+            opened.callback(process.kill)
+        daemon = Started(home, port, process.pid, lambda: process.wait(PATIENCE))
+        eventually(lambda: (home / "own.log").exists() and "Ready: 1 APIs." in daemon.log(), PATIENCE)
+        yield daemon
 
 
 @pytest.mark.parametrize("mode", [MODES[0], *(pytest.param(each, marks=LONG) for each in MODES[1:])])

@@ -208,13 +208,19 @@ def run_command(
 
 
 def start_command(
-    argv: Sequence[str | Path], log: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
+    argv: Sequence[str | Path],
+    log: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    starts_others: bool = False,
 ) -> Process:
     """As L{run_command}, and do not wait: whoever calls ends it.
 
     @param log: The file that gets its standard output and error.
+    @param starts_others: As L{Daemon} is told.
     """
-    return _Forked([str(word) for word in argv], Path(os.devnull), log, log, os.environ if env is None else env, cwd)
+    command = [str(word) for word in argv]
+    return _Forked(command, Path(os.devnull), log, log, os.environ if env is None else env, cwd, starts_others)
 
 
 def end_with_parent() -> None:
