@@ -20,6 +20,7 @@ from llmproxy.ledger.kinds import AlikeOpenings, WrittenKind
 from llmproxy.ledger.masking import Masking
 from llmproxy.ledger.open_line import OpenLine
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening
+from llmproxy.ledger.segment import Segment
 
 _BETWEEN_IDS = ","  # nothing that is looked for in ids begins or ends with it
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
@@ -263,22 +264,27 @@ class JournalWriter(JournalAppender):
         self.write_openings()
         broken_before, self._broken = self._broken, {each.number for each in broken}
         for segment in broken:
-            if segment.number in broken_before or segment not in self.journal.segments:  # the spare one has no records
+            if segment not in self.journal.segments:  # the spare one has no records
                 continue
-            self._damage.places += 1
-            if segment.number == self.journal.number:
-                self._log.error(
-                    "The ledger's journal {path} was removed, replaced or truncated; it goes on in another file.",
-                    path=str(segment.path),
-                )
-                self.journal.rotate()
-            else:
-                self._log.error(
-                    "The ledger's journal {path}, which the store does not have yet, was removed, replaced or "
-                    "truncated. What the process still has of it is entered; it is lost if that is killed before.",
-                    path=str(segment.path),
-                )
-            self._write_again(segment.number)
+            if segment.number not in broken_before:
+                self._note_broken(segment)
+            self._write_again(segment.number)  # all of it has not had room before, maybe
+
+    def _note_broken(self, segment: Segment) -> None:
+        """Say that a segment's file is gone; where it is the present one, go on in another."""
+        self._damage.places += 1
+        if segment.number == self.journal.number:
+            self._log.error(
+                "The ledger's journal {path} was removed, replaced or truncated; it goes on in another file.",
+                path=str(segment.path),
+            )
+            self.journal.rotate()
+        else:
+            self._log.error(
+                "The ledger's journal {path}, which the store does not have yet, was removed, replaced or "
+                "truncated. What the process still has of it is entered; it is lost if that is killed before.",
+                path=str(segment.path),
+            )
 
     async def _replace_spare(self) -> bool:
         """Have a file to go on in; false where there can be none."""

@@ -118,6 +118,7 @@ class AtOnce(TestCase):
     @example(['"a\\\\"', '"b"', '"b"'], "1")
     @example(['"a\\""', '"b"', '"b"'], '"\\":"')
     @example(['"a"'], '"\\\\":1,\\"b\\":1"')
+    @example(['"\\":"', '"\\":"', '""'], '"x"')
     def test_a_name_that_is_there_twice(self, names: list[str], value: str) -> None:
         """At any depth, written in any way, and beside strings that look like names."""
         body = ("{" + ",".join(f"{name}:{value}" for name in [*names, '"model"']) + "}").encode()

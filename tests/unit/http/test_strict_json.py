@@ -6,7 +6,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.http.strict_json import MAX_VALUES, names_once, parse_strictly
+from llmproxy.http.strict_json import MAX_VALUES, members_once, names_once, parse_strictly
 
 NAMES = ['"a"', '"b"', '"\\u0061"', '"b" ', '"b"\n\t', '"a\\""', '"a\\\\"', '":"', '"\\":"', '""', '"\\\\\\":"']
 SCALARS = [
@@ -50,6 +50,13 @@ class Names(TestCase):
             for separators in ((",", ":"), (", ", ": "), (" , ", " : ")):
                 body = json.dumps(value, separators=separators).encode()
                 self.assertEqual((names_once(body, value), parse_strictly(body)), (True, value))
+
+    def test_members_whose_names_can_be_written_in_two_ways(self) -> None:
+        """Nothing is proved of them by the bytes of one."""
+        for body in (b'{"\\":":"x","\\":":"x","":"x"}', b'{"a/b":1,"a\\/b":2}', b'{"a\tb":1}'):
+            members = json.loads(body, strict=False)
+            self.assertFalse(members_once(body, members))
+        self.assertTrue(members_once(b'{"model":1,"x":{"a":1,"a":2}}', {"model": 1}))
 
     def test_what_is_rejected(self) -> None:
         for body in (b'{"a":1,"a":2}', b'{"b":[{"a":1,"\\u0061":2}]}', b'{"a":NaN}', b'{"a":"\xff"}', b'{"a":1}x'):

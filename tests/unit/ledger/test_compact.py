@@ -380,6 +380,7 @@ class MixedTests(SynchronousTestCase):
             st.sampled_from(["open", "open", "open", "open", "write", "settle", "next segment", "released", "lost"])
         )
     )
+    @example(["open"] * 4 + ["lost"] + ["open"] * 9)
     def test_openings_that_are_written_together(self, acts: list[str]) -> None:
         """None is lost or counted twice, whatever happens before they are written."""
         writer = self.writer(2048)
@@ -393,6 +394,8 @@ class MixedTests(SynchronousTestCase):
                     read[found.id, found.uses] = found.request_id
 
         for number, act in enumerate(acts * 4):
+            if writer.journal.needs_spare:  # as its service sees to it
+                self.successResultOf(Deferred.fromCoroutine(writer.prepare()))
             if act == "open":
                 opened.append(writer.open_alike(alike, 1.0, f"1f1f1f-{number:02x}", number, 2, 1, "", True))
             elif act == "write":
@@ -412,7 +415,9 @@ class MixedTests(SynchronousTestCase):
                 writer.journal.segments[-1].path.unlink()
                 self.successResultOf(Deferred.fromCoroutine(writer.inspect()))
                 self.successResultOf(Deferred.fromCoroutine(writer.prepare()))
-        writer.write_openings()
+        for _ in range(3):  # what had no room has it now
+            self.successResultOf(Deferred.fromCoroutine(writer.inspect()))
+            self.successResultOf(Deferred.fromCoroutine(writer.prepare()))
         look()
         self.assertEqual({line for line, uses in read if uses}, set(opened))
         orphaned = {
