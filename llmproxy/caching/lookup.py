@@ -86,11 +86,13 @@ class RepeatableHit(NamedTuple):
     """A hit that an equal request gets as well, as long as the cache has this very entry.
 
     @ivar key: The request's; C{entry}: not held, as the cache alone says for how long it is kept.
+    @ivar generated_at: When the entry was, by the clock.
     @ivar below: An age; the entry is fresh for the request before it.
     """
 
     key: str
     entry: ref[Entry]
+    generated_at: float
     below: float
 
 

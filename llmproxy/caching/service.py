@@ -64,7 +64,8 @@ class ResponseCache(Service):
         options = settings.cache
         # In a cache of this process's own no step of the wall clock makes a response older or younger; one that several
         # processes share knows no other clock that they have in common.
-        age_clock = _steady(clock, now) if ILocalCache.providedBy(cache) else now
+        self._ahead = ahead = now() - clock.seconds()
+        age_clock = (lambda: clock.seconds() + ahead) if ILocalCache.providedBy(cache) else now
         max_buffered = max(options.max_bytes // 4, options.max_object_bytes)
         buffers = Buffers(1 << 62) if buffers is None else buffers
         self.state = CacheState(
@@ -150,18 +151,18 @@ class ResponseCache(Service):
         """What finds this hit again for an equal request, sooner than L{hit_now}; C{None} where that alone can tell."""
         entry = hit.entry
         below = reuse.fresh_below(entry, request.directives, request.explicit_ttl)
-        return RepeatableHit(request.key, ref(entry), below) if below > 0.0 else None
+        return RepeatableHit(request.key, ref(entry), entry.generated_at - self._ahead, below) if below > 0.0 else None
 
-    def hit_again(self, hit: RepeatableHit) -> LocalHit | None:
-        """As L{hit_now}, which is to be asked where this has none."""
-        key, known, below = hit
-        entry, state = known(), self.state
-        if entry is None or self._local_now(key) is not entry:
+    def hit_again(self, hit: RepeatableHit, now: float) -> LocalHit | None:
+        """As L{hit_now}, which is to be asked where this has none.
+
+        @param now: By the clock.
+        """
+        key, known, generated_at, below = hit
+        entry, age = known(), now - generated_at
+        if entry is None or age >= below or self._local_now(key) is not entry:
             return None
-        age = state.now() - entry.generated_at
-        if age >= below:
-            return None
-        state.hits += 1
+        self.state.hits += 1
         if age < 0.0:
             age = 0.0
         return _new(LocalHit, (entry, age, "fresh", entry.lifetime - age))
@@ -274,12 +275,6 @@ class ResponseCache(Service):
 
 def _nothing(_: str) -> None:
     """What a cache has at once that is elsewhere."""
-
-
-def _steady(clock: IReactorTime, now: Callable[[], float]) -> Callable[[], float]:
-    """Seconds since the epoch by a clock that is never set: as it was when this began, and what has passed since."""
-    ahead = now() - clock.seconds()
-    return lambda: clock.seconds() + ahead
 
 
 def _policy(name: str, api: Api, settings: Settings) -> ApiCachePolicy:

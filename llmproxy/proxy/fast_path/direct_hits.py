@@ -42,8 +42,10 @@ class DirectHits:
         self._cache = pipeline.cache
         self._debug_headers = pipeline.sender.debug_headers
         self._accounting = accounting
+        self._report = accounting.report
         self._seconds = clock.seconds
         self._identity = identity
+        self._fresh_id = identity.fresh_id
 
     def repeat(
         self, channel: DirectChannel, data: bytes, started_at: float, arrived_at: float, authorized: float
@@ -69,16 +71,15 @@ class DirectHits:
             or not channel.persistent
         ):
             return False
-        hit = cache.hit_again(again.hit)
+        hit = cache.hit_again(again.hit, authorized)
         if hit is None:
             return False
         kind = again.kind
         if kind is None or channel.remote != again.remote:
             kind = self._kind(channel, known, None, again.model, stream=hit.entry.stream)
             again.remote, again.kind = channel.remote, kind if kind.is_kept else None
-        own_id = self._identity.fresh_id()
-        times = started_at, arrived_at, authorized
-        self._send(channel, known, own_id, hit, again.template, kind, again.body_bytes, times)
+        own_id, size = self._fresh_id(), again.body_bytes
+        self._send(channel, known, own_id, hit, again.template, kind, size, started_at, arrived_at, authorized)
         return True
 
     def serve(self, read: ReadRequest) -> bool:
@@ -98,8 +99,8 @@ class DirectHits:
         if known.varies_in_length_alone and hit.reason == "fresh" and channel.persistent:
             self._remember(known, body, request, model, hit, template)
         kind = self._kind(channel, known, filled, model, stream=hit.entry.stream)
-        own_id = request_id(known.lines(filled), self._identity) if prepared.has_own_id else self._identity.fresh_id()
-        self._send(channel, known, own_id, hit, template, kind, len(body), (started_at, arrived_at, authorized))
+        own_id = request_id(known.lines(filled), self._identity) if prepared.has_own_id else self._fresh_id()
+        self._send(channel, known, own_id, hit, template, kind, len(body), started_at, arrived_at, authorized)
         return True
 
     def _remember(
@@ -134,13 +135,13 @@ class DirectHits:
         template: bytes,
         kind: RecordKind,
         body_bytes: int,
-        times: tuple[float, float, float],
+        started_at: float,
+        arrived: float,
+        authorized: float,
     ) -> None:
-        """Send it, and account for it.
-
-        @param times: When it came, in seconds since the epoch and by the clock, and when it was let through.
-        """
-        (_, age, _, ttl), (started_at, arrived, authorized), body = hit, times, hit.entry.body
+        """Send it, and account for it."""
+        entry, age, _, ttl = hit
+        body = entry.body
         known.flow.session.count_cache_hit()
         now = self._seconds()
         if self._debug_headers:
@@ -154,4 +155,4 @@ class DirectHits:
         duration = ((now - arrived) * 1e6 + ROUNDING - ROUNDING) / 1e6  # to the microsecond
         figures = RecordFigures(duration, body_bytes, len(body), 0.0, 0.0, 0, 0, 0, 0, 0)
         record = BriefRecord(kind, own_id, started_at, figures)
-        self._accounting.report(_new(FinishedRequest, (record, "", True, None, None)))
+        self._report(_new(FinishedRequest, (record, "", True, None, None)))

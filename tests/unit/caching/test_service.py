@@ -134,12 +134,15 @@ class RepeatedHits(Case):
         assert known is not None
         return hit, known
 
+    def again(self, known: RepeatableHit) -> LocalHit | None:
+        return self.cache.hit_again(known, self.clock.seconds())
+
     def test_the_same_as_the_first(self) -> None:
         """But for its age; it is counted as well."""
         self.fill(b"Cache-Control: max-age=60")
         hit, known = self.known()
         self.clock.advance(9.0)
-        again = self.cache.hit_again(known)
+        again = self.again(known)
         self.assertEqual(again, self.cache.hit_now(self.request()))
         self.assertEqual(again, hit._replace(age=9.0, ttl=51.0))
         self.assertEqual(self.cache.state.hits, 3)
@@ -149,22 +152,22 @@ class RepeatedHits(Case):
         self.fill(b"Cache-Control: max-age=60, stale-while-revalidate=600")
         (_, known), (_, sooner) = self.known(), self.known(b"Cache-Control: max-age=10")
         self.clock.advance(9.9)
-        self.assertIsNotNone(self.cache.hit_again(sooner))
+        self.assertIsNotNone(self.again(sooner))
         self.clock.advance(0.2)
-        self.assertIsNone(self.cache.hit_again(sooner))
-        self.assertIsNotNone(self.cache.hit_again(known))
+        self.assertIsNone(self.again(sooner))
+        self.assertIsNotNone(self.again(known))
         self.clock.advance(50.0)
-        self.assertIsNone(self.cache.hit_again(known))
+        self.assertIsNone(self.again(known))
         self.assertEqual(self.cache.state.hits, 4)
 
     def test_it_is_purged_or_replaced(self) -> None:
         self.fill(b"Cache-Control: max-age=60")
         _, known = self.known()
         self.successResultOf(Deferred.fromCoroutine(self.cache.purge("")))
-        self.assertIsNone(self.cache.hit_again(known))
+        self.assertIsNone(self.again(known))
         self.fill(b"Cache-Control: max-age=60")
-        self.assertIsNone(self.cache.hit_again(known))
-        self.assertIsNotNone(self.cache.hit_again(self.known()[1]))
+        self.assertIsNone(self.again(known))
+        self.assertIsNotNone(self.again(self.known()[1]))
 
     def test_what_the_cache_has_let_go_is_not_held(self) -> None:
         """Bodies may be large, and the cache alone has a bound for them."""
