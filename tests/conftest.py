@@ -30,7 +30,8 @@ settings.register_profile(
     "suite",
     max_examples=PROFILE_EXAMPLES,
     deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
+    # A test that is repeated is one of another object: its own failure is to be seen then, not that.
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.differing_executors],
 )
 settings.load_profile("suite")
 
