@@ -34,7 +34,7 @@ STREAM = json.dumps(
     {"model": "gpt-4o", "max_tokens": 400, "stream": True, "messages": [{"role": "user", "content": "x"}]}
 ).encode()
 PATIENCE = 60.0
-PAUSE_SECONDS = 0.01  # between two requests of a client: the processes that start need a processor too
+PAUSE_SECONDS = 0.03  # between two requests of a client: the processes that start need a processor too
 
 
 class RollingStack(Stack):

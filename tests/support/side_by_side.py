@@ -1,8 +1,9 @@
 """C{--processes N}: tests are collected once, then run by processes that are forked with all that was collected.
 
-Each of them is given a file at a time, in the order of the collection, and keeps what lasts for a session, such as a
-daemon that many files share. A test that ends its process fails, or is repeated as often as C{--reruns} says, and
-another process goes on with its file. Tests marked C{alone} run when all others have ended, by one process.
+Each of them is given a file at a time, and keeps what lasts for a session, such as a daemon that many files share.
+Files of different folders take turns: tests that wait for daemons leave processors to those that only compute. A test
+that ends its process fails, or is repeated as often as C{--reruns} says, and another process goes on with its file.
+Tests marked C{alone} run when all others have ended, by one process.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -71,11 +71,16 @@ def _count(config: pytest.Config) -> int:
 
 def _files(items: Iterable[pytest.Item]) -> tuple[deque[Tests], deque[Tests]]:
     """The tests of each file; and those that run alone."""
-    parts: tuple[dict[Path, Tests], dict[Path, Tests]] = ({}, {})
+    parts: tuple[dict[str, Tests], dict[str, Tests]] = ({}, {})
     for place, item in enumerate(items):
-        parts[item.get_closest_marker("alone") is not None].setdefault(item.path, []).append(place)
-    side_by_side, alone = (deque(part.values()) for part in parts)
-    return side_by_side, alone
+        file = item.nodeid.partition("::")[0]
+        parts[item.get_closest_marker("alone") is not None].setdefault(file, []).append(place)
+    side_by_side, alone = parts
+    folders: dict[tuple[str, ...], list[Tests]] = {}
+    for file, tests in side_by_side.items():
+        folders.setdefault(tuple(file.split("/")[:2]), []).append(tests)
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*folders.values()))
+    return deque(tests for tests in turns if tests is not None), deque(alone.values())
 
 
 class _Process:
