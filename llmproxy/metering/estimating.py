@@ -55,7 +55,7 @@ _NEWER = ("gpt-4o", "gpt-4.1", "gpt-4.5")
 
 # Members that hold what a model made, in the words of all providers.
 _TEXTS = re.compile(
-    rb'"(?:content|text|delta|arguments|partial_json|thinking|reasoning|reasoning_content|refusal)"'
+    rb'"(?:content|t(?:ext|hinking)|delta|arguments|partial_json|re(?:asoning(?:_content)?|fusal))"'
     rb'\s{0,8}:\s{0,8}"([^"\\]*+(?:\\.[^"\\]*+)*)',  # which the sample may end within
     re.DOTALL,
 )

@@ -100,16 +100,16 @@ class SseScanner:
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the stream."""
-        size, before = len(data), self.size
-        self.size = before + size
+        size = len(data)
+        if self.size < SAMPLE_BYTES:
+            self.sample += data[: SAMPLE_BYTES - self.size]
+        self.size += size
         self.last = data if size <= SAMPLE_BYTES else data[-SAMPLE_BYTES:]
-        if before < SAMPLE_BYTES:
-            self.sample += data[: SAMPLE_BYTES - before]
         if self._part or not data.endswith(self._ends):
             self._gather(data)
         else:  # what tells nothing costs no call, and C{in} half as much again: CPython tries a number first
-            find, also = data.find, self._also
-            if find(self._mark) >= 0 or find(b"error") >= 0 or (also and find(also) >= 0):
+            also = self._also
+            if data.find(self._mark) >= 0 or data.find(b"error") >= 0 or (also and data.find(also) >= 0):
                 self._pass(data)
 
     def end(self) -> None:

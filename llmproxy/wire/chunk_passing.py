@@ -53,13 +53,15 @@ class ChunkPassing:
             if not size:
                 return False
             data = chunk(events)
-        mask, write, tap, seconds, relay = self._mask, self._write, self._tap, self._seconds, self._relay
+        mask, write = self._mask, self._write
         if mask is not None and (events.find(mask.secret) >= 0 or not mask.clean):
             return False
         if write(data) is False:
             return False
+        tap, seconds = self._tap, self._seconds
         if tap is not None:
             tap(events)
+        relay = self._relay
         relay.last = seconds()
         relay.count += size
         return True

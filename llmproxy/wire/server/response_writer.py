@@ -74,6 +74,7 @@ class ResponseWriter:
         "_at_once",
         "_buffered",
         "_guard",
+        "_hold",
         "_parting",
         "_settings",
         "_tls",
@@ -99,6 +100,8 @@ class ResponseWriter:
         self.socket: socket.socket | None = handle if direct else None
         self._tls = transport if isinstance(transport, DirectTLS) else None
         self._at_once = direct or self._tls is not None  # whether what is written leaves in this turn
+        coalescer = settings.coalescer
+        self._hold = None if coalescer is None or not self._at_once else coalescer.hold
 
     def write(self, data: bytes = b"") -> None:
         """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
@@ -134,14 +137,14 @@ class ResponseWriter:
 
     def write_soon(self, data: bytes) -> None:
         """As L{write}, for a chunk of a stream: it leaves with others' at the end of the turn."""
-        coalescer = self._settings.coalescer
+        hold = self._hold
         if self._parting:
             self._parting += data
-        elif coalescer is None or not self._at_once:
+        elif hold is None:
             self.write(data)
         else:
             self._parting = data
-            coalescer.hold(self.write)
+            hold(self.write)
 
     def write_final(self, data: bytes, *, always_wait: bool) -> None:
         """As L{write}, for a response that is complete with it: under load it leaves with others at the turn's end.
