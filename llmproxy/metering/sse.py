@@ -44,7 +44,7 @@ class HeldByteCounter(Protocol):
 
 def tells_text_alone(events: bytes, mark: bytes, also: bytes) -> bool:
     """Whether no event of a whole stream need be read. The parameters are as in L{SseScanner}."""
-    find = events.find  # see SseScanner.feed
+    find = events.rfind  # see SseScanner.feed
     return events.endswith(EVENT_ENDS) and find(mark) < 0 and find(b"error") < 0 and not (also and find(also) >= 0)
 
 
@@ -107,9 +107,10 @@ class SseScanner:
         self.last = data if size <= SAMPLE_BYTES else data[-SAMPLE_BYTES:]
         if self._part or not data.endswith(self._ends):
             self._gather(data)
-        else:  # what tells nothing costs no call, and C{in} half as much again: CPython tries a number first
+        else:  # What tells nothing costs no call. Where CPython finds nothing, rfind takes two thirds of the time of
+            # find, and C{in} some more than that: it takes what it looks for for a number first.
             also = self._also
-            if data.find(self._mark) >= 0 or data.find(b"error") >= 0 or (also and data.find(also) >= 0):
+            if data.rfind(self._mark) >= 0 or data.rfind(b"error") >= 0 or (also and data.rfind(also) >= 0):
                 self._pass(data)
 
     def end(self) -> None:

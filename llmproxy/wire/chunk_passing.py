@@ -54,7 +54,7 @@ class ChunkPassing:
                 return False
             data = chunk(events)
         mask, write = self._mask, self._write
-        if mask is not None and (events.find(mask.secret) >= 0 or not mask.clean):
+        if mask is not None and (events.rfind(mask.secret) >= 0 or not mask.clean):
             return False
         if write(data) is False:
             return False

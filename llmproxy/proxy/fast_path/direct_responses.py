@@ -54,14 +54,14 @@ class DirectResponses:
         shape, values, body, data = response
         text = body
         assert prepared is not None
-        if shape.code != 200 or data.find(prepared.key) >= 0:
+        if shape.code != 200 or data.rfind(prepared.key) >= 0:  # faster than C{in} where it is not there
             return False
         kind = (
             body_hints.media_type_of(values[shape.kind]) if shape.kind >= 0 else body_hints.media_type(response.lines)
         )
         if shape.is_coded and (coding := content_coding(response.lines)):
             decoded = decode_whole(coding, body, MAX_BODY_BYTES) if kind in _READ else None
-            if decoded is None or prepared.key in decoded:
+            if decoded is None or decoded.rfind(prepared.key) >= 0:
                 return False  # what is to be said then takes longer
             text = decoded
         request.response, request.response_text, request.response_type = response, text, kind
