@@ -33,7 +33,8 @@ from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import LedgerLineOpening, Settlement
 from llmproxy.ledger.sql import CLOSED_OFFSET, JournalBatch
 
-MAX_BATCH_LINES = 4000  # what is done once for each batch takes as long as 200 lines
+# What is done once for each batch takes as long as 200 lines; but while one is read, little else can be computed.
+MAX_BATCH_LINES = 2000
 MAX_BATCH_RECORDS = 3 * MAX_BATCH_LINES
 
 DAY_SECONDS = 86400

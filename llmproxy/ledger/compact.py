@@ -160,11 +160,11 @@ def encode_settlement(kind: int, number: int, record: BriefRecord, attribution: 
         cost = -1.0
     elif not 0.0 <= cost < _MAX_COST:
         return None
-    if not (0.0 <= at < _MAX_SECONDS and 0.0 <= duration < _MAX_SECONDS):
-        return None
-    if "\0" in request_id or "\0" in attribution:
+    if not (0.0 <= at < _MAX_SECONDS and 0.0 <= duration < _MAX_SECONDS) or "\0" in request_id:
         return None
     if attribution:
+        if "\0" in attribution:
+            return None
         request_id = f"{request_id}\0{attribution}"
     try:
         return (

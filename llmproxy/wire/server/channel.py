@@ -188,9 +188,10 @@ class Channel(Protocol):
 
     def request_done(self) -> None:
         """The response is out: on to the next request, or to the end."""
-        if self._request is not None:
-            self._request.upload.release()
-        self._request = self._producer = None
+        request = self._request
+        if request is not None:
+            request.upload.release()
+            self._request = self._producer = None
         if self._state in OVER:
             return
         if self._body is not None:
