@@ -48,6 +48,7 @@ FIELDS = (
     ("Connection: close", "traceparent: 00-0123-45-01"),
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
     ("Cache-Control: public, max-age=60",),  # nothing differs but the length
+    ("Cache-Control: public, max-age=60", "X-Stainless-Retry-Count: 1"),
 )
 OTHER_VALUES = {
     "X-Stainless-Retry-Count: 1": "X-Stainless-Retry-Count: 2",
@@ -456,6 +457,16 @@ class Ways(WaysCase):
         self.play(True, "free", steps)
         self.assertGreater(self.short, 4)
         self.assertEqual(len(self.provider.peers), 1)
+
+    def test_what_the_cache_has_for_the_same_requests(self) -> None:
+        """As SDKs send them: each is found again by all of its bytes, and recorded as what it is."""
+        for manner in ("one read", "two reads"):
+            steps = [(BODIES[0], FIELDS[10], differ, "to keep", manner) for differ in (False, True) * 6]
+            self.assertEqual(self.play(True, "free", steps), self.play(False, "free", steps))
+            self.play(True, "free", steps)
+            self.assertEqual((self.short, len(self.provider.peers)), (9, 1))
+            retries = [record.sdk_retry for record in self.events.records]
+            self.assertEqual(retries, [1, 2] * 6)
 
     def test_what_the_cache_has_for_some(self) -> None:
         """A field of the request selects among responses, and differs each time."""

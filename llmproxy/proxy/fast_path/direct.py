@@ -199,8 +199,8 @@ class DirectPath:
             if not self._is_good(known, looked_at):
                 return False
             if known.repeats and known.text is not None:
-                whole = known.text.with_body(body)
-                if self._hits.repeat(channel, whole, started_at, arrived_at, looked_at):
+                whole = known.text.with_body(None if filled is None else filled.holes, body)
+                if whole is not None and self._hits.repeat(channel, whole, started_at, arrived_at, looked_at):
                     return True
         try:
             content = None

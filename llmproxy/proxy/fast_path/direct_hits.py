@@ -76,7 +76,7 @@ class DirectHits:
             return False
         kind = again.kind
         if kind is None or channel.remote != again.remote:
-            kind = self._kind(channel, known, None, again.model, stream=hit.entry.stream)
+            kind = self._kind(channel, known, again.filled, again.model, stream=hit.entry.stream)
             again.remote, again.kind = channel.remote, kind if kind.is_kept else None
         own_id, size = self._fresh_id(), again.body_bytes
         self._send(channel, known, own_id, hit, again.template, kind, size, started_at, arrived_at, authorized)
@@ -96,23 +96,22 @@ class DirectHits:
             return False
         assert prepared is not None
         template = hit_template(hit, debug_headers=self._debug_headers, persistent=channel.persistent)
-        if known.varies_in_length_alone and hit.reason == "fresh" and channel.persistent:
-            self._remember(known, body, request, model, hit, template)
+        if known.may_repeat and hit.reason == "fresh" and channel.persistent:
+            self._remember(read, request, hit, template)
         kind = self._kind(channel, known, filled, model, stream=hit.entry.stream)
         own_id = request_id(known.lines(filled), self._identity) if prepared.has_own_id else self._fresh_id()
         self._send(channel, known, own_id, hit, template, kind, len(body), started_at, arrived_at, authorized)
         return True
 
-    def _remember(
-        self, known: KnownHead, body: bytes, request: CacheRequest, model: str, hit: LocalHit, template: bytes
-    ) -> None:
+    def _remember(self, read: ReadRequest, request: CacheRequest, hit: LocalHit, template: bytes) -> None:
         """Know the request again, where that alone tells which response it gets."""
-        assert self._cache is not None
+        known, filled, body = read.known, read.filled, read.body
+        assert self._cache is not None and known.text is not None
         repeatable = self._cache.repeatable(request, hit)
-        if repeatable is not None and known.text is not None:
-            data = known.text.with_body(body)
+        data = known.text.with_body(None if filled is None else filled.holes, body)
+        if repeatable is not None and data is not None:
             key = data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).digest()
-            self._repeated[key] = RepeatedRequest(known, len(body), model, repeatable, template)
+            self._repeated[key] = RepeatedRequest(known, filled, len(body), read.model, repeatable, template)
             known.repeats = True
 
     def _kind(

@@ -16,7 +16,7 @@ from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
-from llmproxy.proxy.fast_path.head_shape import HeadShape, HeadText
+from llmproxy.proxy.fast_path.head_shape import SAME_HOLES, HeadShape, HeadText
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
@@ -84,16 +84,25 @@ class Flow:
 class RepeatedRequest:
     """A request that the cache has responded to, for the next one that is the same to the last byte.
 
-    @ivar known: Its head; C{body_bytes}: the size of its body.
+    @ivar known: Its head; C{filled}: as in L{KnownHead.lines}; C{body_bytes}: the size of its body.
     @ivar hit: What finds the response again.
     @ivar template: The response, as L{hit_template} has it.
     @ivar remote: Who has sent one last; C{kind}: what is recorded of those, C{None} where that is to be looked up.
     """
 
-    __slots__ = ("body_bytes", "hit", "kind", "known", "model", "remote", "template")
+    __slots__ = ("body_bytes", "filled", "hit", "kind", "known", "model", "remote", "template")
 
-    def __init__(self, known: KnownHead, body_bytes: int, model: str, hit: RepeatableHit, template: bytes) -> None:
+    def __init__(
+        self,
+        known: KnownHead,
+        filled: FilledHead | None,
+        body_bytes: int,
+        model: str,
+        hit: RepeatableHit,
+        template: bytes,
+    ) -> None:
         self.known = known
+        self.filled = filled
         self.body_bytes = body_bytes
         self.model = model
         self.hit = hit
@@ -110,7 +119,8 @@ class KnownHead:
     @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
     @ivar current: Whether nothing that its flow was made from has changed.
-    @ivar repeats: Whether the cache may have responded to the very same request.
+    @ivar may_repeat: Whether the very same request is likely to come again; C{repeats}: whether the cache may have
+        responded to it.
     @ivar prepared: Its flow, made ready for direct requests; C{None} as long as there was none.
     """
 
@@ -120,6 +130,7 @@ class KnownHead:
         "fields",
         "flow",
         "key",
+        "may_repeat",
         "method",
         "prepared",
         "repeats",
@@ -140,6 +151,7 @@ class KnownHead:
         self.method, self.target, _ = request_line.split(b" ")
         self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
         self.varies_in_length_alone = len(shape.holes) == 1
+        self.may_repeat = self._keep_alive and all(name.lower() in SAME_HOLES for _, name in shape.holes)
         self.text = HeadText([request_line, *fields], shape) if self._keep_alive else None
 
     def lines(self, filled: FilledHead | None) -> FieldLines:

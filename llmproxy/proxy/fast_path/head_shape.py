@@ -21,6 +21,8 @@ _TEXT = rb"[!-~]+(?: [!-~]+)*"
 _VALUE = re.compile(rb":[ \t]?" + _TEXT)
 _BARE_VALUE = re.compile(_TEXT)
 _LENGTH = re.compile(rb":[ \t]?([0-9]{1,15})")
+# Of these, the fields that most often have the same value in requests that are the same otherwise.
+SAME_HOLES = frozenset((b"content-length", b"x-stainless-retry-count"))
 MAX_LENGTH_DIGITS = 15
 MAX_VALUE_BYTES = 512  # of a hole that is looked for in what was received
 
@@ -113,9 +115,19 @@ class HeadText:
             return None
         return values, int(length), at
 
-    def with_body(self, body: bytes) -> bytes:
-        """All of a request with this body; of a head whose only hole is the length."""
-        return b"%b%d%b%b" % (self.start, len(body), self._pieces[0][0], body)
+    def with_body(self, holes: Sequence[bytes] | None, body: bytes) -> bytes | None:
+        """All of a request with this body; C{None} where its lines with holes are spelled in another way.
+
+        @param holes: These lines; C{None}: the length is the only hole.
+        """
+        if holes is None:
+            return b"%b%d%b%b" % (self.start, len(body), self._pieces[0][0], body)
+        parts = [self.start]
+        for start, line, (piece, _) in zip(self._starts, holes, self._pieces, strict=True):
+            if not line.startswith(start):
+                return None
+            parts += (line[len(start) :], piece)
+        return b"".join((*parts, body))
 
     def lines(self, values: Sequence[bytes]) -> list[bytes]:
         """The field lines with holes, with these values in them."""

@@ -96,12 +96,26 @@ class Requests(TestCase):
                 self.assertIsNone(matched(text, head[:end]), head[:end])
 
     def test_all_of_a_request(self) -> None:
-        """As its client has sent it, where the length is the only hole."""
-        for lines in (LINES[:4], [LINES[0], LINES[3], LINES[1]]):
+        """As its client has sent it, with whatever stands in its holes."""
+        for lines in (LINES[:4], [LINES[0], LINES[3], LINES[1]], LINES, [*LINES[:3], *LINES[:2:-1], b"X: y"]):
             shape = head_shape(lines)
             assert shape is not None
+            text, holes = HeadText(lines, shape), [lines[index] for index, _ in shape.holes]
             sent = b"\r\n".join([*lines, b"", b"twelve bytes"])
-            self.assertEqual(HeadText(lines, shape).with_body(b"twelve bytes"), sent)
+            self.assertEqual(text.with_body(holes, b"twelve bytes"), sent)
+            if len(holes) == 1:
+                self.assertEqual(text.with_body(None, b"twelve bytes"), sent)
+            other = [hole + b"0" for hole in holes]
+            for hole, line in zip(holes, other, strict=True):
+                sent = sent.replace(hole, line, 1)
+            self.assertEqual(text.with_body(other, b"twelve bytes"), sent)
+
+    def test_a_request_that_is_spelled_in_another_way(self) -> None:
+        """Its bytes are not those that would be put together here."""
+        shape = head_shape(LINES)
+        assert shape is not None
+        text, holes = HeadText(LINES, shape), [LINES[index] for index, _ in shape.holes]
+        self.assertIsNone(text.with_body([holes[0].replace(b": ", b":"), *holes[1:]], b"twelve bytes"))
 
     @given(st.integers(0, 2), VALUES, st.sampled_from([b": ", b":", b":  ", b":\t"]), st.booleans())
     def test_text_that_is_taken_is_what_the_parser_takes(
