@@ -7,6 +7,8 @@ import importlib.metadata
 import re
 import sys
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import alembic.command  # noqa: F401
 import pytest  # noqa: F401  # multiprocessing imports the main module anew in each child
@@ -30,10 +32,21 @@ import llmproxy.web.manage.tree
 import llmproxy.wire.reactor
 from llmproxy.config.load import parse
 from llmproxy.metering.price_list import get_snapshot
+from llmproxy.store.engines import parse_store_url
+from llmproxy.store.migrate import prepare
 from llmproxy.web.manage.deferred_model import DeferredModel
+from tests.support.databases import migrated_sqlite
+from tests.support.stack import SETTINGS
 
-# pydantic completes its models when they are first used.
-parse("apis: {one: {base_url: 'http://[::1]', allowed_endpoints: [/]}}", "", {})
+TIMES = 12
+
+# What every start does, often enough for the interpreter to adapt itself to it (PEP 659), which a fork hands down.
+# pydantic completes its models meanwhile.
+with TemporaryDirectory(prefix="llmproxy-preload-") as folder:
+    store = parse_store_url(migrated_sqlite(Path(folder, "llmproxy.db")))
+    for _ in range(TIMES):
+        parse(SETTINGS.format(home=folder, provider="http://[::1]", port=1, more=""), "", {})
+        prepare(store, lambda connection: None)
 models = [DeferredModel]
 for model in models:
     model.model_rebuild()
