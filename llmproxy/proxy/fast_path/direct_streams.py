@@ -70,9 +70,9 @@ class DirectStream:
         if not self.gone:
             if self._head:
                 head, self._head = self._head, b""
-                self.channel.write(b"%b%x\r\n%b\r\n" % (head, len(data), data))
+                self.channel.write_soon(b"%b%x\r\n%b\r\n" % (head, len(data), data))
             else:
-                self.channel.write(b"%x\r\n%b\r\n" % (len(data), data))
+                self.channel.write_soon(b"%x\r\n%b\r\n" % (len(data), data))
 
     def flush(self) -> None:
         head, self._head = self._head, b""

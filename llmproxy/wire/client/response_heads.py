@@ -83,6 +83,7 @@ class ResponseHeads:
         self._on_keep_alive = on_keep_alive
         self._shapes: dict[tuple[bytes, int], ResponseShape] = {}
         self._latest: ResponseShape | None = None
+        self._begun: re.Match[bytes] | None = None  # the head of a response of which more is to come
 
     def parse(self, head: bytes, request_method: bytes) -> ResponseHead:
         """As L{response_head}."""
@@ -116,7 +117,8 @@ class ResponseHeads:
         body = data[start:]
         if not shape.digits:
             if not body.endswith(LAST_CHUNK):
-                return None  # more of it is to come, or it ends in trailer fields
+                self._begun = found  # more of it is to come, or it ends in trailer fields
+                return None
             events = joined_chunks(body[: -len(LAST_CHUNK)])
             if events:
                 body = events
@@ -133,8 +135,9 @@ class ResponseHeads:
         """The head of a response in chunks with which these bytes begin, and what follows it, where L{whole} has found
         that there is more to come; C{None} where it has not, or the head is unlike those before.
         """
-        shape = self._latest
-        found = None if shape is None or shape.digits else shape.match(data)
+        shape, found, self._begun = self._latest, self._begun, None
+        if found is None or found.string is not data:
+            found = None if shape is None or shape.digits else shape.match(data)
         if shape is None or found is None or found.end() > self._limits.target:
             return None
         lines = FieldLines(found.group(*shape.groups), shape.names)
