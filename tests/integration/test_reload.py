@@ -152,6 +152,7 @@ def test_an_api_that_goes_and_one_that_comes(tmp_path: Path) -> None:
         assert stack.ask("POST", "/other/v1/chat/completions", CHAT, JSON).status == 200
 
 
+@pytest.mark.long("1 s: fifteen reloads under load; what one does to requests and streams is shown by the others")
 def test_many_reloads_under_load(tmp_path: Path) -> None:
     """Nobody notices: each is taken over, no request fails, no stream breaks."""
     with Stack(tmp_path, more="timeouts: {idle: 60s}") as stack:
