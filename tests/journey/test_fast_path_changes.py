@@ -276,3 +276,16 @@ class Hits(DirectCase):
         self.network.pass_time(1.0)
         self.asked()
         self.assertNotEqual(self.at_provider, b"")
+
+    def test_long_heads_of_responses(self) -> None:
+        """They are sent all the same, but not kept once more for each request: the cache alone has a bound for them."""
+        fast_path, cache = self.proxy._parts.fast_path, self.proxy._parts.caching
+        assert fast_path is not None and cache is not None
+        self.assertEqual(len(fast_path.table.repeated), 1)
+        fast_path.table.repeated.clear()
+        self.successResultOf(Deferred.fromCoroutine(cache.purge("")))
+        long = self.kept.replace(b"Content-Type", b"X-Long: %b\r\nContent-Type" % (b"a" * 5000))
+        for _ in range(6):
+            self.assertEqual(self.asked(long).header("X-Long"), "a" * 5000)
+        self.assertEqual(self.at_provider, b"")
+        self.assertEqual(len(fast_path.table.repeated), 0)

@@ -19,7 +19,8 @@ from llmproxy.proxy.hit_response import hit_template
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.server.direct import DirectChannel
 
-MAX_KEPT_REQUEST_BYTES = 2048
+MAX_KEPT_REQUEST_BYTES = 2048  # of a longer one its digest is kept
+MAX_KEPT_TEMPLATE_BYTES = 4096  # a request whose response has a longer head is not kept
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
@@ -109,7 +110,7 @@ class DirectHits:
         assert self._cache is not None and known.text is not None
         repeatable = self._cache.repeatable(request, hit)
         data = known.text.with_body(None if filled is None else filled.holes, body)
-        if repeatable is not None and data is not None:
+        if repeatable is not None and data is not None and len(template) <= MAX_KEPT_TEMPLATE_BYTES:
             key = data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).digest()
             self._repeated[key] = RepeatedRequest(known, filled, len(body), read.model, repeatable, template)
             known.repeats = True
