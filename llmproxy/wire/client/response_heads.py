@@ -114,21 +114,20 @@ class ResponseHeads:
         start = found.end()
         if start > self._limits.target:
             return None
-        body = data[start:]
-        if not shape.digits:
-            if not body.endswith(LAST_CHUNK):
+        if shape.digits:
+            body = data[start:]
+            if int(found[shape.digits]) != len(body):
+                return None
+        else:
+            if not data.endswith(LAST_CHUNK):
                 self._begun = found  # more of it is to come, or it ends in trailer fields
                 return None
-            events = joined_chunks(body[: -len(LAST_CHUNK)])
-            if events:
-                body = events
-            else:
+            body = joined_chunks(data[start : -len(LAST_CHUNK)])
+            if not body:
                 reader = ChunkedResponseBody(self._limits)
-                body = b"".join(reader.feed(body))
+                body = b"".join(reader.feed(data[start:]))
                 if not reader.done or reader.rest or reader.fault is not None:
                     return None
-        elif int(found[shape.digits]) != len(body):
-            return None
         return _new(WholeResponse, (shape, found.group(*shape.groups), body, data))
 
     def beginning(self, data: bytes) -> tuple[ResponseHead, bytes] | None:

@@ -102,6 +102,11 @@ class Heads(TestCase):
         for rest in (b"", b"5\r\nhe", b"5\r\nhello\r\n"):
             self.assertIsNone(heads.whole(head + b"\r\n\r\n" + rest))
             self.assertEqual(heads.beginning(head + b"\r\n\r\n" + rest), (heads.parse(head, b"POST"), rest))
+        ends_so = head + b"\r\nx-y: 10"  # as a whole body in chunks does
+        heads.parse(ends_so, b"POST")
+        for alone in (ends_so + b"\r\n\r\n", head + b"\r\n\r\n"):
+            self.assertIsNone(heads.whole(alone))
+            self.assertEqual(heads.beginning(alone), (heads.parse(alone[:-4], b"POST"), b""))
         for odd in (b"\r\n", b"\n\r\n\r\n", b"\r\nx: y\r\n\r\n"):
             self.assertIsNone(heads.whole(head + odd))
             self.assertIsNone(heads.beginning(head + odd))
