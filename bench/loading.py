@@ -14,6 +14,7 @@ import requests_of_sdks
 from scenarios import Figures, Scenario, figures
 from systems import BUILT, OURS, System, tool
 
+REST_SECONDS = 0.3  # for which a system that is at rest takes next to nothing
 START = 20.0  # seconds that a run may take longer than it was told to
 
 
@@ -24,6 +25,17 @@ def measured(scenario: Scenario, system: System, seconds: float) -> Figures:
     began, before = time.monotonic(), _waited(system.process.pid)
     found = figures(scenario, load(system, port, scenario, arguments, system.process.pids))
     return found | {"no_core": (_waited(system.process.pid) - before) / (time.monotonic() - began)}
+
+
+def await_rest(system: System, patience: float = 10.0) -> None:
+    """Let it do what it has put off, such as the entering of lines: the next scenario is not to pay for that."""
+    end, before = time.monotonic() + patience, system.process.cpu_seconds
+    while time.monotonic() < end:
+        time.sleep(REST_SECONDS)
+        now = system.process.cpu_seconds
+        if now - before <= REST_SECONDS / 10:
+            return
+        before = now
 
 
 def _waited(pid: int) -> float:

@@ -7,7 +7,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import replace
 
-from loading import load
+from loading import await_rest, load
 from scenarios import SCENARIOS, Figures, paced, stream
 from systems import HOST, System, Systems
 
@@ -30,6 +30,7 @@ def _idle(system: System) -> Figures:
         for count in (FEW, MANY - FEW):
             for _ in range(count):
                 _answered(held.enter_context(socket.create_connection((HOST, system.port), 10)), system.token)
+            await_rest(system)
             rss.append(process.rss)
         return found | {"kb_per_idle": (rss[1] - rss[0]) / (MANY - FEW)}
 
@@ -46,7 +47,9 @@ def _streams(system: System, count: int) -> float:
 
 
 def _warm(system: System) -> None:
-    load(system, system.port, SCENARIOS["j32"], ["-d", "0.5", "-w", "0.1", "-c", "8"])
+    """What it has once, such as room for the lines that are entered together, no stream or connection is charged for."""
+    load(system, system.port, SCENARIOS["j32"], ["-d", "2", "-w", "0.1", "-c", "8"])
+    await_rest(system)
 
 
 def _answered(connection: socket.socket, token: str) -> None:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from loading import measured
+from loading import await_rest, measured
 from memory import memory
 from scenarios import MEMORY, SCENARIOS, Figures
 from systems import OURS, THEIRS, Provider, System, Systems, Unavailable, free_port, mock, pair, redis_server
@@ -132,6 +132,7 @@ class Bench:
             if scenario == MEMORY or SCENARIOS[scenario].redis != redis:
                 continue
             if name != DIRECT or SCENARIOS[scenario].direct:
+                await_rest(system)
                 self._keep(scenario, name, measured(SCENARIOS[scenario], system, self.seconds))
 
     def _keep(self, scenario: str, name: str, figures: Figures) -> None:

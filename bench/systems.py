@@ -25,6 +25,7 @@ HOST = "127.0.0.1"
 CONNECTIONS = 4096  # no system is to close connections to the provider that it could use again
 TOKEN = "sk-test-0123456789"  # what nginx and Go accept; llmproxy issues its own
 ASK = urllib.request.build_opener(urllib.request.ProxyHandler({})).open  # whatever the environment says of proxies
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0))
 OURS, THEIRS = CORES[0], CORES[min(1, len(CORES) - 1)]
 
@@ -135,6 +136,11 @@ class Process:
         """Its memory in kilobytes, that of all processes below it included."""
         return sum(_rss(pid) for pid in self.pids)
 
+    @property
+    def cpu_seconds(self) -> float:
+        """What it has taken of processors so far, all processes below it included."""
+        return sum(_ticks(pid) for pid in self.pids) / TICKS_PER_SECOND
+
     def await_port(self, port: int, page: str = "", patience: float = 30.0) -> Process:
         """Wait until it listens, and answers C{page} with 200 if one is given."""
         end = time.monotonic() + patience
@@ -154,6 +160,11 @@ class Process:
 def _rss(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Rss:"))
+
+
+def _ticks(pid: int) -> int:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return int(user) + int(system)
 
 
 def _answers(port: int, page: str) -> bool:
