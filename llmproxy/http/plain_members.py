@@ -18,7 +18,7 @@ from llmproxy.http.request_reader import NO_CONTENT, RequestContent
 
 MAX_PLAIN_BYTES = 16 * 1024  # of a body that is read so
 _PLAIN_NAME = re.compile("[A-Za-z0-9_.-]{1,64}")  # which JSON writes in one way, unless it writes code points
-_NONE: frozenset[str] = frozenset()
+_NONE = NO_CONTENT.repeated  # no names
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 _Value = str | int | float | bool | None
 
