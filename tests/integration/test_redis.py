@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from twisted.internet import reactor as _reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import TCP4ClientEndpoint
@@ -24,9 +25,7 @@ from tests.unit.wire.authority import Authority
 
 reactor: Any = _reactor
 BODY = bytes(range(256)) * 8192  # 2 MiB
-# Seconds within which a wait of 50 ms is over, also in a process that is so busy that its timers are late: a reply has
-# its time from when that is noticed, but no more than this.
-SOON = STALLED_SECONDS + 0.3
+SOON = 0.3  # seconds within which a wait of 50 ms is over on a busy machine
 
 
 class Case(TestCase):
@@ -45,7 +44,7 @@ class Case(TestCase):
         await self.until(lambda: redis.available)
         return redis
 
-    async def until(self, said: Any, seconds: float = 20.0) -> float:
+    async def until(self, said: Any, seconds: float = 5.0) -> float:
         """Wait until it is true; how long that took."""
         start = reactor.seconds()
         while not said():
@@ -92,6 +91,7 @@ class ServerTests(Case):
         await self.until(lambda: redis.available)
         self.assertEqual(await redis.call("PING"), b"PONG")
 
+    @pytest.mark.alone
     async def test_frozen_and_back(self) -> None:
         """Few commands wait their 50 ms; then none does, and after thawing they are answered again."""
         redis = await self.redis()
@@ -131,6 +131,7 @@ class ServerTests(Case):
                 self.assertEqual(await redis.script(script, ["k"], [b"\xff"]), [b"k", b"\xff"])
             await redis.call("SCRIPT", "FLUSH")
 
+    @pytest.mark.alone
     async def test_busy(self) -> None:
         """While the server works on something long nobody waits for it longer than 50 ms; the long one is answered."""
         redis = await self.redis()
@@ -155,6 +156,7 @@ class ServerTests(Case):
         await self.until(lambda: len(heard) == 4)
         self.assertEqual(heard, [b"(missed)", b"\xff1", b"(missed)", b"2"])
 
+    @pytest.mark.alone
     async def test_listening_to_a_frozen_server(self) -> None:
         """Nobody speaks, and still it is noticed."""
         redis = await self.redis()
