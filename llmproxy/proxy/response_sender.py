@@ -17,7 +17,7 @@ from llmproxy.limits import headers as limit_headers
 from llmproxy.metering import injection
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.hit_response import HIT_TIMING
-from llmproxy.wire.chunk_passing import ChunkPassing
+from llmproxy.wire.chunk_passing import MAX_UNSEEN_BYTES, ChunkPassing, GatheringTap
 from llmproxy.wire.client.transport import Response
 from llmproxy.wire.deadline import Deadlines, LateWatch
 from llmproxy.wire.relay import BodyFilter, Downstream, Relay
@@ -133,14 +133,18 @@ class ResponseSender:
         write: Callable[[bytes], bool | None],
         response: Response,
         body_filter: BodyFilter | None,
+        tap: GatheringTap | None = None,
     ) -> None:
         """Have a stream that is relayed passed on without being taken apart, where that is all the same.
 
         @param write: As in L{ChunkPassing}.
         @param body_filter: The relay's.
+        @param tap: The response's, where it may see later what has passed.
         """
         if relay.is_plain and (body_filter is None or isinstance(body_filter, ErrorMask)):
-            passing = ChunkPassing(relay, write, response.tap, body_filter, self._clock.seconds)
+            unseen_bytes = 0 if tap is None else MAX_UNSEEN_BYTES
+            tap = tap or GatheringTap(response.tap or len)
+            passing = ChunkPassing(relay, write, tap, body_filter, self._clock.seconds, unseen_bytes)
             response.offer_chunks(passing.take)
 
     def _add_own_headers(self, context: RequestContext, lines: list[bytes]) -> list[bytes]:

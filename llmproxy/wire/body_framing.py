@@ -48,6 +48,24 @@ class _ChunkSizes(dict[bytes, int]):
 _size_of = _ChunkSizes().__getitem__
 
 
+class _SizeLines(dict[int, bytes]):
+    """The line with which a chunk begins that takes so many bytes with its framing, as L{chunk} writes it; where there
+    is no such chunk, a line that is longer."""
+
+    def __missing__(self, framed: int) -> bytes:
+        line = bytes(framed + 1)
+        for digits in range(1, MAX_SIZE_DIGITS):
+            size = framed - digits - 4
+            if size > 0 and len(b"%x" % size) == digits:
+                line = b"%x\r\n" % size
+        if framed < MANY_BYTES:
+            self[framed] = line
+        return line
+
+
+size_lines = _SizeLines()
+
+
 def whole_chunks(data: bytes) -> bytes:
     """The body that comes as these whole chunks, in which there is no CR LF: many events of a stream at once. C{b""}
     where they may be anything else.

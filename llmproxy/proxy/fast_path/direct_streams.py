@@ -21,6 +21,7 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import measured_usage
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
+from llmproxy.wire.chunk_passing import GatheringTap
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.relay import Relay
 from llmproxy.wire.server.direct import DirectChannel
@@ -32,10 +33,11 @@ class DirectStream:
     """The client's side of one: to its relay it is where events go, to its channel what is answered.
 
     @ivar request: As it was sent.
+    @ivar tap: What shows the meter what passes.
     @ivar gone: Whether its client has left; C{left}: by itself, and not because this process ends.
     """
 
-    __slots__ = ("_head", "channel", "gone", "left", "meter", "owner", "relay", "request", "stalled")
+    __slots__ = ("_head", "channel", "gone", "left", "meter", "owner", "relay", "request", "stalled", "tap")
     begun = True
     chunked = 1
     minor = 1
@@ -47,6 +49,7 @@ class DirectStream:
         self.owner = owner
         self.channel: DirectChannel = request.channel
         self.meter: Meter | None = None
+        self.tap: GatheringTap | None = None
         self.stalled = request.stalled
         self.gone = self.left = False
         self._head = b""
@@ -156,7 +159,8 @@ class DirectStreams:
         stream = DirectStream(request, self)
         if flow.dialect is not None:
             stream.meter = Meter(flow.dialect, lines, self._accounting.buffers, events=True)
-            response.watch(stream.meter.feed)
+            stream.tap = GatheringTap(stream.meter.feed)
+            response.watch(stream.tap.feed)
         sender, out = self._pipeline.sender, fields.incoming(lines)
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, flow.route.api.provider)
@@ -174,18 +178,19 @@ class DirectStreams:
         )
         request.channel.hand_over(stream)
         stream.relay.carry(response, out)
-        sender.pass_chunks(stream.relay, request.channel.write_soon, response, mask)
+        sender.pass_chunks(stream.relay, request.channel.write_soon, response, mask, stream.tap)
         return True
 
     def complete(self, stream: DirectStream, outcome: str) -> None:
         """Account for one that has ended so."""
         self.served += 1
-        request, meter, accounting = stream.request, stream.meter, self._accounting
+        request, meter, tap, accounting = stream.request, stream.meter, stream.tap, self._accounting
         try:
             request.outcome, request.error = accounting.end_of(outcome, left=stream.left)
             request.response_bytes = stream.relay.count
             request.usage = NO_USAGE
-            if meter is not None:
+            if meter is not None and tap is not None:
+                tap.show()
                 request.usage = measured_usage(request, meter)
             accounting.conclude(
                 record_of(request, self._clock.seconds(), accounting.kinds),

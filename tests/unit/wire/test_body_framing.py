@@ -17,6 +17,7 @@ from llmproxy.wire.body_framing import (
     joined_chunks,
     request_body_reader,
     response_body_reader,
+    size_lines,
 )
 from llmproxy.wire.parser import CHUNKED, UNTIL_CLOSE, BadMessage, MessageLimits
 from tests.unit.wire.test_parser import LIMITS, SMALL, by_bytes, cuts
@@ -209,3 +210,19 @@ class Chunks(TestCase):
     def test_endless_lines(self) -> None:
         self.assertEqual(read_body([b"5;" + b"a" * 300], LIMITS), 400)
         self.assertEqual(read_body([b"0\r\n" + b"A: b\r\n" * 2000], LIMITS), 431)
+
+
+class SizeLines(TestCase):
+    def test_chunks_of_all_sizes(self) -> None:
+        """From how long it is with its framing follows how it begins."""
+        sizes = (*range(1, 5000), 0xFFFF, 0x10000, 0xFFFFF, 0x100000)
+        framed = [chunk(bytes(size)) for size in sizes]
+        self.assertEqual([each for each in framed if not each.startswith(size_lines[len(each)])], [])
+        self.assertEqual(len({len(each) for each in framed}), len(sizes))
+
+    def test_lengths_that_no_chunk_has(self) -> None:
+        """What is as long begins with no such line."""
+        lengths = {len(chunk(bytes(size))) for size in range(1, 5000)}
+        others = [length for length in range(5000) if length not in lengths]
+        self.assertEqual(others, [*range(6), 21, 262, 4103])
+        self.assertEqual([length for length in others if len(size_lines[length]) <= length], [])

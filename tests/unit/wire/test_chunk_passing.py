@@ -10,7 +10,7 @@ from twisted.internet.task import Clock
 
 from llmproxy.http.masking import ErrorMask
 from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody, chunk
-from llmproxy.wire.chunk_passing import ChunkPassing
+from llmproxy.wire.chunk_passing import ChunkPassing, GatheringTap
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.relay import Relay
 from tests.unit.wire.test_relay import Client
@@ -46,15 +46,16 @@ class Downstream(Client):
 class Stream:
     """A stream that is relayed, whatever is read of it."""
 
-    def __init__(self, *, passing: bool, takes: bool = True) -> None:
+    def __init__(self, *, passing: bool, takes: bool = True, unseen_bytes: int = 0) -> None:
         self.clock, self.client, self.seen = Clock(), Downstream(), list[bytes]()
         self.client.takes = takes
         mask = ErrorMask(KEY)
         self.relay = Relay(self.client, self.clock, body_filter=mask)
         self.body = ChunkedResponseBody(MessageLimits())
+        self.tap = GatheringTap(self.seen.append)
         if passing:
-            take = ChunkPassing(self.relay, self.client.write_chunk, self.seen.append, mask, self.clock.seconds).take
-            self.body.offer(take)
+            write, seconds = self.client.write_chunk, self.clock.seconds
+            self.body.offer(ChunkPassing(self.relay, write, self.tap, mask, seconds, unseen_bytes).take)
 
     def read(self, data: bytes) -> None:
         self.clock.advance(1.0)
@@ -62,7 +63,7 @@ class Stream:
             return
         piece = b"".join(self.body.feed(data))
         if piece:
-            self.seen.append(piece)
+            self.tap.feed(piece)
             self.relay.dataReceived(piece)
 
 
@@ -82,6 +83,27 @@ class Passing(TestCase):
         self.assertEqual(told[0], told[1])
         self.assertEqual(told[2], told[1])
 
+    @given(st.lists(st.lists(EVENTS.map(chunk) | ODD, min_size=1, max_size=4).map(b"".join), max_size=6))
+    def test_what_a_tap_sees_later(self, reads: list[bytes]) -> None:
+        """All of it in the end, in order, and what came last by itself."""
+        late, plain = Stream(passing=True, unseen_bytes=25), Stream(passing=False)
+        for read in reads:
+            late.read(read)
+            plain.read(read)
+            self.assertLessEqual(sum(map(len, late.tap.unseen)), 25)
+            self.assertEqual(b"".join(late.seen + late.tap.unseen), b"".join(plain.seen))
+        late.tap.show()
+        self.assertEqual((late.seen[-1:], late.tap.unseen), (plain.seen[-1:], []))
+
+    def test_events_are_seen_together(self) -> None:
+        """When they are so many bytes, and before whatever comes otherwise."""
+        stream = Stream(passing=True, unseen_bytes=20)
+        for number in b"1234":
+            stream.read(chunk(b"data: %c\n\n" % number))
+        self.assertEqual(stream.seen, [b"data: 1\n\ndata: 2\n\n", b"data: 3\n\n"])
+        stream.read(chunk(b"data: cut"))
+        self.assertEqual(stream.seen[2:], [b"data: 4\n\n", b"data: cut"])
+
     def test_whole_events_are_not_taken_apart(self) -> None:
         """One chunk leaves as it came, several as one; the time is that of the last."""
         stream = Stream(passing=True)
@@ -100,7 +122,8 @@ class Passing(TestCase):
         take = stream.body.take
         assert take is not None
         one = chunk(b"data: 1\n\n")
-        for odd in (LAST_CHUNK, one + LAST_CHUNK, one[:-1], chunk(b"data: 1\n"), chunk(b"data: %b\n\n" % KEY)):
+        unsized = b"\r\n" + b"x" * 15 + b"\n\n\r\n"  # as long as no chunk is
+        for odd in (LAST_CHUNK, one + LAST_CHUNK, one[:-1], unsized, chunk(b"data: 1\n"), chunk(b"data: %b\n\n" % KEY)):
             self.assertFalse(take(odd), odd)
         stream.client.gone = True
         self.assertFalse(take(one))
