@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -15,12 +16,22 @@ IDLE_SECONDS = 0.0005  # seconds since the last message, after which the next wa
 MAX_WAITING_MESSAGES = 16  # messages that wait at a time
 
 
+class HoldingWriter(Protocol):
+    """Holds what it was given to write."""
+
+    def leave(self) -> object:
+        """Write it, if it has not been written meanwhile."""
+
+
 class WriteCoalescer:
     """Under load, sending at once makes the kernel wake the other end for each message, and the other end go back to
     sleep after each; sent together, they wake it once. That is a sixth of a small request's time.
 
-    A message that follows none waits for nothing. A chunk of a stream always waits (L{hold}): where many come, as many
-    come in each turn, and it is over soon where it is the only one.
+    A message that follows none waits for nothing. A chunk of a stream always waits: where many come, as many come in
+    each turn, and it is over soon where it is the only one.
+
+    @ivar held: Those that hold chunks of streams until the end of the turn; whoever adds the first of them, or the last
+        for which there is room (C{most}), says so (L{on_held}).
     """
 
     def __init__(self, clock: IReactorTime, most: int = MAX_WAITING_MESSAGES) -> None:
@@ -29,7 +40,8 @@ class WriteCoalescer:
         """
         self._seconds = clock.seconds
         self._at_end = end_of_turn(clock)
-        self._most = most
+        self.most = most
+        self.held: list[HoldingWriter] = []
         self._waiting: list[Callable[[], object]] = []
         self._last = 0.0
         self._ending = False
@@ -49,19 +61,26 @@ class WriteCoalescer:
                 self._ending = True
                 self._at_end(self._end)
         waiting.append(leave)
-        if len(waiting) >= self._most:
+        if len(waiting) >= self.most:
             self._leave()
         return True
 
-    def hold(self, leave: Callable[[], object]) -> None:
-        """As L{wait}, in any case."""
-        waiting = self._waiting
-        waiting.append(leave)
-        if not self._ending:
-            self._ending = True
-            self._at_end(self._end)
-        elif len(waiting) >= self._most:
-            self._leave()
+    def on_held(self, count: int) -> None:
+        """So many are held."""
+        if count == self.most:
+            self._leave_held()
+        else:
+            self._at_end(self._leave_held)
+
+    def _leave_held(self) -> None:
+        held = self.held.copy()
+        self.held.clear()
+        self._last = self._seconds()
+        for writer in held:
+            try:
+                writer.leave()
+            except Exception:  # the fault of one is none of the others'
+                _log.failure("What waited for the end of the turn failed.")
 
     def _end(self) -> None:
         self._ending = False

@@ -230,7 +230,7 @@ class Channel(Protocol):
         @param visible: Whether the end of the connection alone tells that it is the middle; otherwise it is reset.
         """
         self._detach()
-        self._writer.flush()
+        self._writer.leave()
         if visible:
             self._close(ABORT_TIMEOUT_SECONDS)
         else:
@@ -556,7 +556,7 @@ class Channel(Protocol):
             self.transport.loseWriteConnection()
 
     def _shut(self, state: ChannelState, seconds: float) -> None:
-        self._writer.flush()
+        self._writer.leave()
         self._state = state
         self._body = None
         self._decoder.discard()

@@ -71,10 +71,9 @@ class ResponseWriter:
     """
 
     __slots__ = (
-        "_at_once",
         "_buffered",
+        "_coalescer",
         "_guard",
-        "_hold",
         "_parting",
         "_settings",
         "_tls",
@@ -99,25 +98,26 @@ class ResponseWriter:
         direct = isinstance(handle, socket.socket) and hasattr(transport, "_tempDataLen")
         self.socket: socket.socket | None = handle if direct else None
         self._tls = transport if isinstance(transport, DirectTLS) else None
-        self._at_once = direct or self._tls is not None  # whether what is written leaves in this turn
-        coalescer = settings.coalescer
-        self._hold = None if coalescer is None or not self._at_once else coalescer.hold
+        at_once = direct or self._tls is not None  # whether what is written leaves in this turn
+        self._coalescer = settings.coalescer if at_once else None
 
-    def write(self, data: bytes = b"") -> None:
+    def write(self, data: bytes) -> None:
         """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
-
-        Without any data, send what was left for the end of the turn.
 
         The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
         """
-        if self._parting:
-            data, self._parting = self._parting + data, b""
+        self._parting += data
+        self.leave()
+
+    def leave(self) -> None:
+        """Send what was left for the end of the turn."""
+        data, self._parting = self._parting, b""
         if not data:
             return
-        transport = self._transport
-        if self.socket is not None and not transport.dataBuffer and not transport._tempDataLen:
+        transport, direct = self._transport, self.socket
+        if direct is not None and not transport.dataBuffer and not transport._tempDataLen:
             try:
-                sent = self.socket.send(data)
+                sent = direct.send(data)
             except OSError:
                 sent = 0
             if sent == len(data):
@@ -137,31 +137,28 @@ class ResponseWriter:
 
     def write_soon(self, data: bytes) -> None:
         """As L{write}, for a chunk of a stream: it leaves with others' at the end of the turn."""
-        hold = self._hold
+        coalescer = self._coalescer
         if self._parting:
             self._parting += data
-        elif hold is None:
+        elif coalescer is None:
             self.write(data)
         else:
             self._parting = data
-            hold(self.write)
+            held = coalescer.held
+            held.append(self)
+            count = len(held)
+            if count == 1 or count == coalescer.most:
+                coalescer.on_held(count)
 
     def write_final(self, data: bytes, *, always_wait: bool) -> None:
         """As L{write}, for a response that is complete with it: under load it leaves with others at the turn's end.
 
         @param always_wait: Whether it waits for the end of the turn also where there is no load.
         """
-        coalescer = self._settings.coalescer
-        if coalescer is None or not self._at_once:
-            self.write(data)
-            return
+        coalescer = self._coalescer
         self._parting += data  # first: one too many makes all leave that wait, itself among them
-        if not coalescer.wait(self.write, always_wait):
-            self.write()
-
-    def flush(self) -> None:
-        """Send what was left for the end of the turn."""
-        self.write()
+        if coalescer is None or not coalescer.wait(self.leave, always_wait):
+            self.leave()
 
     def drop(self) -> None:
         """Forget what was left for the end of the turn."""

@@ -63,6 +63,13 @@ class OnSocket(StringTransport):
         self.far.close()
 
 
+class Held:
+    """What notes that it has left."""
+
+    def __init__(self, left: list[str], name: str) -> None:
+        self.leave = partial(left.append, name)
+
+
 class Turns(SynchronousTestCase):
     def setUp(self) -> None:
         self.clock = Clock()
@@ -112,7 +119,9 @@ class Turns(SynchronousTestCase):
         names = [str(number) for number in range(MAX_WAITING_MESSAGES + 2)]
         for number, name in enumerate(names):
             self.assertEqual(self.left, names[: MAX_WAITING_MESSAGES if number >= MAX_WAITING_MESSAGES else 0])
-            self.coalescer.hold(partial(self.left.append, name))
+            self.coalescer.held.append(Held(self.left, name))
+            if len(self.coalescer.held) in (1, MAX_WAITING_MESSAGES):
+                self.coalescer.on_held(len(self.coalescer.held))
         self.clock.advance(0)
         self.assertEqual((self.left, self.clock.getDelayedCalls()), (names, []))
 
