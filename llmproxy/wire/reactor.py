@@ -22,26 +22,18 @@ from twisted.python.failure import Failure
 MAX_READ_BYTES = 65536
 MAX_EVENTS = 32  # of one turn; timers and those that wait for the next turn come in between, whatever the crowd
 
+_NOTHING_YET = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 _DONE = Failure(main.CONNECTION_DONE)  # one for all, as Twisted has it too
 
 
-class _ShortRead:
-    """Hands what is read to the protocol, without detours."""
+class _LeanTransport:
+    """A TCP connection that the reactor reads from by itself, where there is nothing but something to be read."""
 
-    def doRead(self: Any) -> Exception | None:
-        try:
-            data = self.socket.recv(MAX_READ_BYTES)
-        except BlockingIOError:
-            return None
-        except OSError as e:
-            return None if e.errno == errno.EINTR else main.CONNECTION_LOST
-        if not data:
-            return main.CONNECTION_DONE
-        self.protocol.dataReceived(data)
-        return None
+    socket: Any
+    protocol: Any
 
 
-class ServerTransport(_ShortRead, tcp.Server):  # type: ignore[misc]
+class ServerTransport(_LeanTransport, tcp.Server):
     """A connection that was accepted.
 
     One that is closed while nothing waits to be written ends with the turn. Stock transports wait until they could
@@ -65,7 +57,7 @@ class ServerTransport(_ShortRead, tcp.Server):  # type: ignore[misc]
             self.connectionLost(_DONE)
 
 
-class ClientTransport(_ShortRead, tcp.Client):  # type: ignore[misc]
+class ClientTransport(_LeanTransport, tcp.Client):
     """A connection that was made from here."""
 
 
@@ -80,7 +72,7 @@ class _Connector(tcp.Connector):
 
 
 class LeanEPollReactor(EPollReactor):
-    """Reads of TCP connections are called directly, everything else as Twisted calls it."""
+    """Reads TCP connections by itself, calls everything else as Twisted calls it."""
 
     def __init__(self) -> None:
         self._ending: list[Callable[[], object]] = []
@@ -104,12 +96,20 @@ class LeanEPollReactor(EPollReactor):
             selectable = selectables.get(descriptor)
             if selectable is None:
                 continue
-            if event != EPOLLIN or not isinstance(selectable, _ShortRead):
+            if event != EPOLLIN or not isinstance(selectable, _LeanTransport):
                 log.callWithLogger(selectable, self._doReadOrWrite, selectable, descriptor, event)
                 continue
-            why: BaseException | None
+            why: BaseException | None = None
             try:
-                why = selectable.doRead()
+                try:
+                    data = selectable.socket.recv(MAX_READ_BYTES)
+                except OSError as e:
+                    why = None if e.errno in _NOTHING_YET else main.CONNECTION_LOST
+                else:
+                    if data:
+                        selectable.protocol.dataReceived(data)
+                    else:
+                        why = main.CONNECTION_DONE
             except BaseException as e:
                 why = e  # the protocol's fault: it loses its connection, as with every reactor
                 log.err()
