@@ -13,7 +13,7 @@ from llmproxy.config.external_text import ExternalText
 from llmproxy.config.problems import Location, Path, Problem, printable
 
 MAX_DEPTH = 40
-MAX_VALUES = 20_000  # aliases of aliases grow without end
+MAX_VALUES = 20_000  # those that aliases stand for count: aliases of aliases grow without end
 
 _PLAIN = "plain"
 _TEXT, _SEQUENCE, _MAPPING = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "seq", "map"))
@@ -55,10 +55,28 @@ def read(text: str, file: str, environ: Mapping[str, str]) -> Document:
 class _Loader(yaml.SafeLoader):
     """PyYAML speaks YAML 1.1, where C{on} is a boolean; here L{scalar_value} says what a plain scalar means."""
 
+    _depth = 0  # of the nodes that are being composed
+
     def resolve(self, kind: type[yaml.Node], value: Any, implicit: Any) -> str:
         if kind is yaml.ScalarNode and implicit[0]:
             return _PLAIN
         return {yaml.ScalarNode: _TEXT, yaml.SequenceNode: _SEQUENCE, yaml.MappingNode: _MAPPING}[kind]
+
+    # Both look for what is too deep before PyYAML works on it, which takes longer for each bracket that is deeper.
+
+    def fetch_flow_collection_start(self, TokenClass: Any) -> None:
+        if self.flow_level > MAX_DEPTH:
+            raise _too_deep(self.get_mark())
+        super().fetch_flow_collection_start(TokenClass)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self._depth > MAX_DEPTH:
+            raise _too_deep(self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 class _Unreadable(Exception):
@@ -82,8 +100,10 @@ def _composed(text: str) -> yaml.Node | None:
         raise _Unreadable(f"is not YAML: {_sentence(e)}{_hint(text, line)}", line, column) from e
     except (yaml.YAMLError, ValueError, OverflowError) as e:  # the scanner lets an escape like "\UFFFFFFFF" through
         raise _Unreadable("is not YAML", *_position(loader.get_mark() if loader else None)) from e
-    except RecursionError as e:
-        raise _Unreadable(f"is nested deeper than {MAX_DEPTH} levels") from e
+
+
+def _too_deep(mark: Any) -> _Unreadable:
+    return _Unreadable(f"is nested deeper than {MAX_DEPTH} levels", *_position(mark))
 
 
 def _sentence(error: yaml.MarkedYAMLError) -> str:
@@ -115,9 +135,9 @@ class _Reader:
     def value(self, node: yaml.Node, path: Path) -> Any:
         self._values += 1
         if len(path) > MAX_DEPTH:
-            raise _Unreadable(f"is nested deeper than {MAX_DEPTH} levels", *_position(node.start_mark))
+            raise _too_deep(node.start_mark)
         if self._values > MAX_VALUES:
-            raise _Unreadable("its aliases stand for too many values", *_position(node.start_mark))
+            raise _Unreadable(f"holds more than {MAX_VALUES:,} values", *_position(node.start_mark))
         if isinstance(node, yaml.MappingNode) and node.tag == _MAPPING:
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode) and node.tag == _SEQUENCE:
