@@ -15,6 +15,7 @@ from llmproxy.web.respond import NO_STORE, identify, json_response, run
 Render = Callable[[str], Awaitable[tuple[str, bytes]]]
 
 TEXT = "text/plain"
+MAX_ACCEPT_BYTES = 4096
 
 
 class ReadyChecks(Protocol):
@@ -102,8 +103,8 @@ def pages(
 
 
 def accepted(request: Request) -> str:
-    """The request's C{Accept} as one line; C{""} where there is none."""
-    return b", ".join(request.requestHeaders.getRawHeaders(b"accept") or []).decode("latin-1")
+    """The request's C{Accept} as one line; C{""} where there is none. What is longer than any scraper's is cut."""
+    return b", ".join(request.requestHeaders.getRawHeaders(b"accept") or [])[:MAX_ACCEPT_BYTES].decode("latin-1")
 
 
 def _page(content_type: str, body: bytes) -> BufferedResponse:

@@ -49,6 +49,15 @@ def test_nothing_is_shown_to_strangers(stack: Stack, visitor: Visitor) -> None:
     assert visitor.get("/admin/projects").status == 401
 
 
+def test_what_other_applications_of_the_host_have_set(visitor: Visitor) -> None:
+    """Their cookies come along, and are nothing to these pages."""
+    visitor.sign_in()
+    own = visitor.cookie
+    for other in ('a={"b": 1, "c": "d"}', "a[0]=b", "=", "a", 'a="', "llmproxy_session_2=x", "a=b=c; ; d"):
+        visitor.cookie = f"{other}; {own};z=1"
+        assert visitor.get("/admin/projects").status == 200, other
+
+
 def test_signing_in_and_out(stack: Stack, visitor: Visitor) -> None:
     wrong = visitor.sign_in("not the token")
     assert wrong.status == 401 and b"not the management token" in wrong.body and not wrong.header("Set-Cookie")

@@ -297,6 +297,35 @@ def test_heads(stack: Stack, turns: Turns) -> None:
     turns.check()
 
 
+# What stands in the head of a request for a page that anybody may ask for, and for the metrics.
+FIELDS = {
+    "escaped quotes": b'Cookie: llmproxy_session="' + b'\\"' * 30_000 + b'"',
+    "octal escapes": b'Cookie: llmproxy_session="' + b"\\101" * 15_000 + b'"',
+    "many cookies": b"Cookie: " + b"a=1;" * 15_000,
+    "many types": b"Accept: " + b"," * 60_000,
+    "many weights": b"Accept: " + b"a;q=0.1," * 7_500,
+}
+
+
+@pytest.mark.alone
+def test_heads_of_pages(stack: Stack, turns: Turns) -> None:
+    """Nobody needs to be signed in to send these."""
+    stack.ask("GET", "/admin/")  # whose modules are loaded when somebody comes first
+    turns.note("the first visit")
+    turns.longest.clear()
+
+    def attempt(name: str) -> None:
+        for path in (b"/admin/", b"/metrics"):
+            head = b"GET %b HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n%b\r\n\r\n"
+            assert exchanged(stack, last(head % (path, MANAGEMENT.encode(), FIELDS[name]))).startswith(b"HTTP/1.1 200 ")
+        turns.note(name)
+
+    for name in FIELDS:
+        attempt(name)
+    turns.again(attempt)
+    turns.check()
+
+
 @pytest.mark.alone
 def test_management(stack: Stack, turns: Turns) -> None:
     """Bodies of a megabyte, from one who has the management token."""
