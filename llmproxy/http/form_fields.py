@@ -13,7 +13,7 @@ from llmproxy.http.content_measure import ContentMeasure
 from llmproxy.http.media_heads import MAX_HEAD_BYTES, Medium, medium
 
 MAX_VALUE_BYTES = 64 * 1024  # of a field that is kept
-MAX_NAME_BYTES = 1024  # of a file that is read as if it were a field, in case a server does so
+MAX_NAME_BYTES = 1024  # of a wanted field, and of a file that is read as if it were one, in case a server does so
 MAX_PARTS = 1024
 MAX_FIELDS = 10_000
 MAX_HEADER_BYTES = 4096
@@ -154,8 +154,12 @@ class UrlencodedFields(Fields):
         held, self._held, long = bytes(self._held), bytearray(), self._long
         self._long = False
         raw, _, value = held.partition(b"=")
-        name = _decoded(raw[: 3 * MAX_VALUE_BYTES]).decode("utf-8", "replace")
-        if raw and self._wanted(name):
+        if not raw or len(raw) > 3 * MAX_NAME_BYTES:
+            return
+        name = _decoded(raw).decode("utf-8", "replace")
+        if self._wanted(name):
+            # Each percent sign is a byte at least, and takes its time.
+            long = long or value.count(b"%") > MAX_VALUE_BYTES
             self._found(name, b"x" * (MAX_VALUE_BYTES + 1) if long else _decoded(value))
 
 
