@@ -96,9 +96,13 @@ class Meter:
         self._invocation = _bedrock_header_counts(lines) if dialect.provider == "aws" else None
         tier = fields.value(lines, b"x-gemini-service-tier") if dialect.provider == "google" else None
         self._tier = b"" if tier is None else tier
-        kind, encoding = (EVENT_STREAM, b"") if events else _media_type_and_coding(lines)
-        self._tap: UsageReader | None = None
         operation = dialect.operation
+        self._tap: UsageReader | None = None
+        if events:
+            self._tap = EventStreamReader(operation.mark, operation.also, holding=holding)
+            self.feed = self._tap.feed
+            return
+        kind, encoding = _media_type_and_coding(lines)
         if kind == EVENT_STREAM:
             self._tap = EventStreamReader(operation.mark, operation.also, holding=holding)
         elif kind in _LINES:

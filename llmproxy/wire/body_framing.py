@@ -34,14 +34,15 @@ def _chunk_size(line: bytes) -> int:
 
 
 class _ChunkSizes(dict[bytes, int]):
-    """The same of short lines, remembered, since the sizes of a stream's events repeat; -1 of all others."""
+    """The same of short lines, remembered, since the sizes of a stream's events repeat; -1 of all others, and of the
+    last, of no size."""
 
     def __missing__(self, line: bytes) -> int:
         if len(line) > MAX_SIZE_DIGITS:
             return -1
         if len(self) >= MAX_REMEMBERED_SIZES:
             self.clear()
-        size = self[line] = _chunk_size(line)
+        size = self[line] = _chunk_size(line) or -1
         return size
 
 
@@ -70,9 +71,9 @@ def whole_chunks(data: bytes) -> bytes:
     """The body that comes as these whole chunks, in which there is no CR LF: many events of a stream at once. C{b""}
     where they may be anything else.
     """
-    lines = data.split(b"\r\n")
+    lines = data.rsplit(b"\r\n")  # from the end: CPython searches in half of the time there
     pieces = lines[1::2]
-    if lines.pop() or list(map(len, pieces)) != list(map(_size_of, lines[::2])) or not all(pieces):
+    if lines.pop() or list(map(len, pieces)) != list(map(_size_of, lines[::2])):
         return b""
     return b"".join(pieces)
 

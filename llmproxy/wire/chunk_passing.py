@@ -10,7 +10,7 @@ from llmproxy.http.masking import ErrorMask
 from llmproxy.wire.body_framing import chunk, joined_chunks, size_lines
 from llmproxy.wire.relay import Relay, Tap
 
-MAX_UNSEEN_BYTES = 2048  # of a stream's events that its meter has not seen
+MAX_UNSEEN_BYTES = 1024  # of the events of a stream that its meter has not seen
 
 
 class GatheringTap:

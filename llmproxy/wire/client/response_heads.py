@@ -119,7 +119,7 @@ class ResponseHeads:
             if int(found[shape.digits]) != len(body):
                 return None
         else:
-            if not data.endswith(LAST_CHUNK):
+            if not data.endswith(LAST_CHUNK) or start == len(data):  # a head may end as the last chunk does
                 self._begun = found  # more of it is to come, or it ends in trailer fields
                 return None
             body = joined_chunks(data[start : -len(LAST_CHUNK)])
