@@ -25,6 +25,10 @@ _MEDIUM = re.compile(
     rb"(?:data:([^\"\\,]{0,128}),)?(?=[A-Za-z0-9+/_-]{64})"
 )
 _NAME = re.compile(rb'"(?=(?:data|url|image_url|file_data|bytes|file|image|audio|b64_json)")')
+# In lower case, those of whatever holds media, or refers to them (L{text_measure<llmproxy.http.text_measure>}).
+MEDIA_NAMES = frozenset(
+    b"data url image_url file_data bytes file image audio b64_json fileuri file_uri".split(),
+)
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/_=-]+|\\/)*")
 _BASE64_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_=-"
 _CARRY = 512  # bytes in which what precedes a medium can stand
@@ -239,6 +243,11 @@ def measure_short_text(text: bytes) -> tuple[TextMeasure, int] | None:
     counts = text_counts(text)
     remote = counts.pop()
     return _new(TextMeasure, counts), remote
+
+
+def measure_bare_text(text: bytes) -> tuple[TextMeasure, int] | None:
+    """As L{measure_short_text}, of one in ASCII with no escape and none of the L{MEDIA_NAMES} in it."""
+    return (_new(TextMeasure, ascii_counts(text) + NO_SCRIPTS), 0) if len(text) < SLICE_BYTES else None
 
 
 def _between_words(data: bytes, start: int) -> int:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 from unittest import TestCase
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from llmproxy.http.content_measure import _MEDIUM, MEDIA_NAMES
 from llmproxy.http.plain_members import MAX_PLAIN_BYTES, PlainMembers, read_plain
 from llmproxy.http.request_reader import read_uncoded
+from llmproxy.http.text_measure import REMOTE
 from tests.support.reading import read
 from tests.unit.http.test_strict_json import NAMES, SCALARS, objects
 
-WANTED = ("model", "max_tokens", "n", "generationConfig", "a", "tools", "top-k")
+WANTED = ("model", "max_tokens", "n", "generationConfig", "a", "tools", "top-k", "image")
 FOLDED = {name.casefold() for name in WANTED}
 MEMBERS = PlainMembers(WANTED)
 SPELLED = [
@@ -26,6 +29,11 @@ SPELLED = [
     '"max_tokens"',
     '"max_token\u017f"',
     '"generationConfig"',
+    '"image"',
+    '"url"',
+    '"image_url"',
+    '"data"',
+    '"fileUri"',
 ]
 VALUES = [
     '"m"',
@@ -42,6 +50,9 @@ VALUES = [
     "10000000000000000000000",
     '["m"]',
     '"é"',
+    '"https://a/b"',
+    '{"url": "http://a"}',
+    f'"{"QUJD" * 40}"',
 ]
 OTHERS = st.recursive(st.sampled_from(SCALARS), objects, max_leaves=8)
 PAIRS = st.tuples(st.sampled_from([*SPELLED, *NAMES]), st.one_of(st.sampled_from(VALUES), OTHERS))
@@ -107,6 +118,26 @@ class Plain(TestCase):
     def test_as_the_reader_of_bodies(self, pairs: list[tuple[str, str]], space: str) -> None:
         """Names that are there twice, other spellings, escapes, values of any kind, and text that looks like names."""
         self._compare(body_of(pairs, space))
+
+    def test_media(self) -> None:
+        """Are seen by their names, each of which is looked for."""
+        named = re.findall(
+            rb"[A-Za-z0-9_]{3,}", b"|".join(re.findall(rb'"\(\?:([^)]*)\)"', _MEDIUM.pattern + REMOTE.pattern))
+        )
+        self.assertGreater(len(named), 10)
+        self.assertLessEqual({name.lower() for name in named}, MEDIA_NAMES)
+        for body in (
+            '{"model":"m","image":"%s"}' % ("QUJD" * 40),
+            '{"model":"m","messages":[{"image_url":{"url":"https://a/b"}}]}',
+            '{"model":"m","messages":[{"source":{"type":"url","url":"https://a/b"}}]}',
+            '{"model":"m","messages":[{"fileUri":"gs://a/b"}]}',
+            '{"model":"m","messages":[{"text":"the \\"url\\": a"},{"url":1},{"file":"b"}]}',
+        ):
+            self._compare(body.encode())
+        self.assertIsNone(read_plain(body_of([('"data"', f'"{"QUJD" * 40}"')]), MEMBERS, measured=True))
+        content = read_plain(b'{"messages":[{"image_url":{"url":"https://a/b"}}]}', MEMBERS, measured=True)
+        assert content is not None
+        self.assertEqual(content.unseen_media, 1)
 
     @given(st.binary(max_size=12))
     def test_any_bytes(self, middle: bytes) -> None:
