@@ -575,6 +575,13 @@ class Ways(WaysCase):
         self.assertEqual((record.outcome, record.project_id, record.basis), ("cancelled", "project-1", "none"))
         super().tearDown()
 
+    def test_clients_that_leave_take_their_bodies_along(self) -> None:
+        """What is held for a request is held as long as there is a client: each L{play} looks at that at its end."""
+        step = (BODIES[4], FIELDS[1], True, "whole", "one read")
+        for manner in ("leaves", "leaves early", "leaves within"):
+            self.play(True, "roomy", [step] * 4 + [(*step[:4], manner)] * 3 + [step])
+            self.assertGreaterEqual(self.short, 2, manner)
+
     @examples(150)
     @given(
         st.sampled_from(sorted(GRANTS)),
@@ -664,6 +671,11 @@ class LimitsElsewhere(WaysCase):
         self.assertEqual(self.play(True, "limited", steps), self.play(False, "limited", steps))
         outcomes = [record.outcome for record in self.events.records]
         self.assertEqual(outcomes, ["complete"] * 4 + ["cancelled"] * 12 + ["complete"])
+
+    def test_clients_that_leave_meanwhile_take_their_bodies_along(self) -> None:
+        step = (BODIES[4], FIELDS[1], True, "whole", "one read")
+        self.play(True, "roomy", [step] * 4 + [(*step[:4], "leaves early")] * 3 + [step])
+        self.assertEqual([record.outcome for record in self.events.records][4:], ["cancelled"] * 3 + ["complete"])
 
     def test_they_cannot_be_counted(self) -> None:
         """Then the request is refused, as on the long way."""

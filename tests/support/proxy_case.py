@@ -16,6 +16,7 @@ from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Cache, Price, Server, Settings
 from llmproxy.interfaces import IEventBus
 from llmproxy.model import Grant, RequestRecord
+from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.server.server_limits import ServerLimits
 from llmproxy.wire.server.site import Site
@@ -168,9 +169,12 @@ class ProxyTestCase(SynchronousTestCase):
             reactor=self.network,
             now=lambda: 1_000_000.0 + self.network.seconds(),
         )
+        self.buffers = Buffers(2**30)  # which a daemon has, and a library has not
+        self.proxy._parts.accounting.buffers = self.buffers
         self.site = Site(
             self.proxy,
             reactor=self.network,
+            buffers=self.buffers,
             limits=ServerLimits(
                 messages=MessageLimits(head=server.max_head_bytes, body=server.max_request_bytes),
                 send_timeout=server.send_timeout,
@@ -198,6 +202,7 @@ class ProxyTestCase(SynchronousTestCase):
         self.successResultOf(closed)
         self.network.advance(0)  # a turn ends
         self.assertEqual([str(call) for call in self.network.getDelayedCalls()], [])
+        self.assertEqual(self.buffers.held, 0)
         self.assertEqual(self.proxy.metrics().in_flight, 0)
         self.assertEqual(self.proxy.metrics().requests, len(self.events.records))
 

@@ -252,11 +252,11 @@ class Request(RequestAttributes):
 
     def connectionLost(self, reason: Failure) -> None:
         self.gone = self._disconnected = True
-        self.channel = None
-        push, self._push, self.producer = self._push, None, None
+        push, self._push, self.producer, self.channel = self._push, None, None, None
         if push is not None:
             push.stopProducing()
         self.upload.failed(ClientGone())
+        self.upload.release()  # it may have been counted when its connection knew of no request any more
         if self.on_gone is not None:
             self.on_gone()
         self._tell(lambda d: d.errback(reason))
