@@ -335,6 +335,7 @@ def test_live(stack: Stack, chrome: Chrome) -> None:
     eventually(lambda: "/admin/requests/live-" in chrome.page_source, SECONDS)
 
 
+@pytest.mark.long("1 s: the address and the words of a page whose stream ends")
 def test_live_stays_so_and_says_what_is_wrong(stack: Stack, chrome: Chrome) -> None:
     """Its address keeps the filters and that it is live; where the session ends it says so, and stops."""
     stack.ask("GET", "/v1/models")
@@ -370,6 +371,7 @@ def test_a_double_click_sends_a_form_once(stack: Stack, chrome: Chrome) -> None:
     assert stack.manage("GET", "/manage/groups?search=Clicked+twice")["total"] == 1
 
 
+@pytest.mark.long("1 s: that what was typed is kept, which the probes show without a browser")
 def test_a_session_that_ends_while_a_form_is_filled_in(stack: Stack, chrome: Chrome) -> None:
     """What was written is there again once one is signed in, and is sent."""
     chrome.get(f"{stack.url}/admin/groups")

@@ -36,6 +36,7 @@ def rows(stack: Stack, database: str = "llmproxy.db") -> dict[str, int]:
         return {name: connection.execute(f"select count(*) from {name}").fetchone()[0] for name in names}
 
 
+@pytest.mark.long("1 s: under load, as at rest")
 def test_while_it_runs(tmp_path: Path) -> None:
     """No request fails; what comes back serves the same tokens, and the audit log is as it was written."""
     file = tmp_path / "backup.tgz"
@@ -105,6 +106,7 @@ def stored(url: str, table: str) -> int:
         engine.dispose()
 
 
+@pytest.mark.long("2 s: to PostgreSQL and back, each by a process of its own")
 def test_move(tmp_path: Path, postgres: PostgreSQL) -> None:
     """Into PostgreSQL and back, by scripts: counts and checksums of each table, and how far it is, as JSON."""
     file, server = tmp_path / "move.tgz", postgres.url()

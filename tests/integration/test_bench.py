@@ -9,6 +9,8 @@ import sys
 import unittest
 from pathlib import Path
 
+import pytest
+
 RUN = Path(__file__).parents[2] / "bench" / "run.py"
 MISSING = [tool for tool in ("gcc", "taskset") if shutil.which(tool) is None]
 
@@ -17,6 +19,14 @@ MISSING = [tool for tool in ("gcc", "taskset") if shutil.which(tool) is None]
 class BenchTests(unittest.TestCase):
     """C{bench/run.py}, as C{make bench} runs it, for a moment."""
 
+    def test_a_scenario_that_is_none(self) -> None:
+        """Before anything is started."""
+        done = subprocess.run([sys.executable, RUN, "-k", "j32,j33"], capture_output=True, text=True, timeout=60)
+        self.assertEqual(done.returncode, 2)
+        self.assertIn("j33: there is no such scenario", done.stderr)
+        self.assertEqual(done.stdout, "")
+
+    @pytest.mark.long("5 s: a round of the daemon and of what it is compared with")
     def test_one_short_round(self) -> None:
         """Requests are answered, all of them well, and what they cost is told."""
         done = subprocess.run(

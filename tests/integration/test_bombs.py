@@ -242,6 +242,7 @@ SOME = (
 
 
 @pytest.mark.alone
+@pytest.mark.long("5 s: heads and chunks show the same of the wire, and the readers of bodies have tests of their own")
 def test_some_bodies(stack: Stack, turns: Turns) -> None:
     send_bodies(stack, turns, stack.new_token(**LIMITED["a budget"]), SOME)
 
@@ -272,6 +273,7 @@ def send_bodies(stack: Stack, turns: Turns, token: str, names: Iterable[str], li
 
 
 @pytest.mark.alone
+@pytest.mark.long("1 s: of which the reader of bodies has tests of its own")
 def test_tiny_chunks(stack: Stack, turns: Turns) -> None:
     for name, token in (("read whole", stack.new_token(models=["gpt-4o"])), ("as it comes", stack.token)):
         head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %b\r\n" % token.encode()
@@ -350,6 +352,7 @@ SOME_RESPONSES = ("250 KB of objects with calls", "gzip of members", "short line
 
 
 @pytest.mark.alone
+@pytest.mark.long("3 s: as of requests, in the other direction")
 def test_some_responses(tmp_path: Path) -> None:
     pass_responses(tmp_path, SOME_RESPONSES)
 

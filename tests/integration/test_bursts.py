@@ -58,6 +58,7 @@ async def burst(stack: Stack, others: list[bytes]) -> list[int]:
 
 
 @pytest.mark.alone  # in how many turns a burst is read depends on what else the machine does
+@pytest.mark.long("4 s: that no turn is long is what others feel of it")
 def test_another_client_does_not_wait_for_all_of_them(stack: Stack) -> None:
     before = asyncio.run(burst(stack, [call(stack.new_token())]))
     print("responded to before another client's:", before)

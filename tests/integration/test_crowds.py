@@ -113,6 +113,7 @@ def test_on_a_fresh_budget(crowded: Stack) -> None:
     assert judged(crowd(crowded, limited(crowded, 1000)), 1000) == {(200, ""): AT_ONCE}
 
 
+@pytest.mark.long("2 s: a fresh budget and one that is used up are the bounds of it")
 def test_on_a_budget_that_does_not_last(crowded: Stack) -> None:
     """Some are let through, the others refused; what those did not need can be used afterwards."""
     token = limited(crowded, 0.2)

@@ -185,6 +185,7 @@ def test_a_change_holds_at_once_and_elsewhere(shared: Stack) -> None:
         eventually(lambda: shared.ask("POST", CHAT, BODY, token=token, port=other.port).status == 200, PATIENCE)
 
 
+@pytest.mark.long("1 s: of groups, as of tokens")
 def test_what_a_killed_process_spent(tmp_path: Path) -> None:
     """Is charged to the group's budget, no more and no less, once another has found its journal."""
     with Stack(tmp_path) as stack:

@@ -100,6 +100,7 @@ class Asking:
 
 
 class TestInTheForeground:
+    @pytest.mark.long("4 s: two restarts under load")
     def test_nobody_notices(self, tmp_path: Path) -> None:
         """Twice in a row: streams that are under way finish, requests on kept connections and on new ones succeed."""
         with ThreadPoolExecutor(6) as pool, rolling(tmp_path) as stack:

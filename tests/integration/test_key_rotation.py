@@ -201,6 +201,7 @@ def test_no_database(tmp_path: Path) -> None:
     assert not (tmp_path / "llmproxy.db").exists()
 
 
+@pytest.mark.long("1 s: a start that is refused, as a doctor says it too")
 def test_a_lost_key(tmp_path: Path) -> None:
     """Is not replaced by a new one that opens nothing: the start is refused, and nothing is written before."""
     file = key_file(tmp_path)

@@ -104,6 +104,7 @@ def test_a_page_of_many_tokens(grown: Stack) -> None:
     assert memory.more < 30
 
 
+@pytest.mark.long("1 s: each page of a list, of which others ask for one")
 def test_all_of_many_tokens(grown: Stack) -> None:
     """Page by page each of them comes once; the last page takes no longer than the first."""
     seen: list[str] = []
@@ -179,6 +180,7 @@ def test_all_of_a_csv_of_many_rows(grown: Stack) -> None:
     assert memory.more < 60
 
 
+@pytest.mark.long("1 s: beside an export that is read")
 def test_a_client_that_does_not_read_its_csv(grown: Stack) -> None:
     """It holds nothing but its place: one part is read ahead, others' exports come through, and it leaves no trace."""
     with Memory(grown.daemon.pid) as memory:

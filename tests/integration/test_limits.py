@@ -247,6 +247,7 @@ def test_a_daemon_that_is_killed_leaves_its_leases(four: Four) -> None:
     victim.start()
 
 
+@pytest.mark.long("2 s: four daemons that lose their Redis and find it again")
 def test_redis_is_lost_and_comes_back(four: Four) -> None:
     """Rates go on by each process's part, budgets are closed as is the default; when it is back all is as before."""
     stack, daemons, redis = four

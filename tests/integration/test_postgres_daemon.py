@@ -163,6 +163,7 @@ def test_slow(served: WorkerStack, database: Engine) -> None:
     eventually(lambda: lines(database, token_id) == client.statuses[200], PATIENCE)
 
 
+@pytest.mark.long("2 s: the server goes and comes back under load")
 def test_restarted_while_it_serves(served: WorkerStack, database: Engine, postgres: PostgreSQL) -> None:
     """A known client goes on, or is told 503 once its token cannot be believed any more; C{/ready} and metrics say so;
     nothing is lost of what was served, and all goes on by itself."""

@@ -145,6 +145,7 @@ def test_a_project(without: Fleet) -> None:
     assert max(without.until_refused(token, lambda: without.stack.manage("POST", f"{path}/tokens/revoke"))) < 1.0
 
 
+@pytest.mark.long("2 s: within a second without an answer of Redis, as without Redis")
 def test_redis_hangs(together: Fleet, redis: RedisServer) -> None:
     """Then the store alone tells, within the same second."""
     redis.freeze()
@@ -164,6 +165,7 @@ def test_redis_is_killed(together: Fleet, redis: RedisServer) -> None:
     assert sorted(last)[1] < 0.2
 
 
+@pytest.mark.long("2 s: one that was stopped, as one that was not told")
 def test_a_process_that_was_away(without: Fleet) -> None:
     """One that was stopped for a while sees what it has missed as soon as it goes on."""
     token_id, token = without.new_token()

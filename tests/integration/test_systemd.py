@@ -101,6 +101,7 @@ def test_a_service_manager_that_is_gone(tmp_path: Path) -> None:
             assert answer.status == 200
 
 
+@pytest.mark.long("1 s: sockets that are passed on, as at a hot restart")
 def test_sockets_that_systemd_has_opened(tmp_path: Path, manager: socket.socket) -> None:
     with socket.create_server((HOST, 0)) as listening:
         settings(tmp_path, "systemd:domain=INET:index=0")

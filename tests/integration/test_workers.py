@@ -213,6 +213,7 @@ class TestASupervisor:
         with pytest.raises(AssertionError, match="llmproxy cannot start: "), stack:
             pass
 
+    @pytest.mark.long("2 s: under load, as of a hot restart")
     def test_rolls_its_workers(self, two: WorkerStack) -> None:
         """Fresh processes serve, the supervisor's id stays, streams on the old ones finish and no request fails."""
         rolls = two.daemon.output().count("Rolled 2 workers")

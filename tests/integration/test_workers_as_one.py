@@ -158,6 +158,7 @@ class TestOneAnswer:
         three.manage("POST", "/manage/upstreams/openai/0", {"state": "enabled"})
         assert {three.ask("GET", "/v1/models").status for _ in range(ASKED)} == {200}
 
+    @pytest.mark.long("2 s: a gauge of three workers under load")
     def test_requests_under_way(self, three: WorkerStack) -> None:
         before = len(three.recorded())
         with ThreadPoolExecutor(6) as pool:
@@ -213,6 +214,7 @@ class TestCountersNeverFall:
         seen.append(counted(two))
         assert seen == [count] * len(seen)
 
+    @pytest.mark.long("2 s: what the killed one had counted stays")
     def test_when_one_is_killed(self, two: WorkerStack) -> None:
         def restarts() -> int:
             return int(json.loads(page(two, "/metrics")[1])["gauges"]["worker_restarts"])
