@@ -19,17 +19,16 @@ class Window:
     """What was used of one limit in the last minute. At most L{WINDOW_SLOTS} + 1 numbers, however much that is.
 
     @ivar slot: The slot of the present, as far as is known; L{slide} goes on to another.
-    @ivar latest: What was used in it beyond what C{slots} has of it: whoever uses something adds it here, and to
-        C{used}; and calls L{note} where it is nothing as yet.
-    @ivar slots: What was used in each before, the oldest first.
-    @ivar used: The sum of all.
+    @ivar used: The sum of all: whoever uses something adds it here, and calls L{note} where it is nothing as yet.
+    @ivar noted: What of that C{slots} has; the rest was used in the present slot.
+    @ivar slots: What was used in each, the oldest first.
     """
 
-    __slots__ = ("latest", "slot", "slots", "used")
+    __slots__ = ("noted", "slot", "slots", "used")
 
     def __init__(self) -> None:
         self.slots: OrderedDict[int, int] = OrderedDict()
-        self.used = self.latest = 0
+        self.used = self.noted = 0
         self.slot = 0
 
     def usage(self, now: float) -> int:
@@ -43,7 +42,6 @@ class Window:
         """Use so much now; gives the slot, by which L{correct} finds it again."""
         if int(now * SLOTS_PER_SECOND) != self.slot:
             self.usage(now)
-        self.latest += amount
         self.used += amount
         if not amount:
             self.note()
@@ -51,21 +49,21 @@ class Window:
 
     def note(self) -> None:
         """In the present slot there is something, be it nothing as yet."""
-        self.slots[self.slot] = self.slots.get(self.slot, 0) + self.latest
-        self.latest = 0
+        self.slots[self.slot] = self.slots.get(self.slot, 0) + self.used - self.noted
+        self.noted = self.used
 
     def correct(self, slot: int, more: int) -> None:
         """What was used in that slot was so much more (or less); of no interest once the slot has left the window."""
         if slot in self.slots:
             self.slots[slot] += more
+            self.noted += more
             self.used += more
-        elif slot == self.slot and self.latest:
-            self.latest += more
+        elif slot == self.slot and self.used != self.noted:
             self.used += more
 
     def items(self) -> Iterable[tuple[int, int]]:
         """What was used, by slot, the oldest first."""
-        if self.latest:
+        if self.used != self.noted:
             self.note()
         return self.slots.items()
 
@@ -84,7 +82,7 @@ class Window:
         """Seconds until nothing of what is used now counts any more."""
         if not self.usage(now):
             return 0.0
-        if self.latest:
+        if self.used != self.noted:
             self.note()
         return until(next(reversed(self.slots)), now) if self.slots else 0.0
 
@@ -94,13 +92,15 @@ class Window:
             if self.slot - slot <= WINDOW_SLOTS:
                 return
             self.slots.clear()
-            self.used = self.latest = 0
-        if self.latest:
+            self.used = self.noted = 0
+        if self.used != self.noted:
             self.note()
         self.slot = slot
         slots, oldest = self.slots, slot - WINDOW_SLOTS
         while slots and (first := next(iter(slots))) < oldest:
-            self.used -= slots.pop(first)
+            gone = slots.pop(first)
+            self.used -= gone
+            self.noted -= gone
 
 
 def until(slot: int, now: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 from llmproxy.limits.counters.local import LeaseCounter
@@ -49,7 +51,9 @@ class ReadyLimits:
         """
         self.known = known
         self._leases = leases
-        self._rates = rates
+        # Those side by side of which the same is taken are looked at together; the least that one of them allows.
+        grouped = [(unit, [each[1:] for each in of]) for unit, of in groupby(rates, itemgetter(0))]
+        self._rates = [(unit, min(limit for _, limit in of), of) for unit, of in grouped]
         self._budgets = budgets
         self._slot = -1  # to which all windows have been slid
 
@@ -69,20 +73,20 @@ class ReadyLimits:
             if budget.limit != limit or budget.room < (amounts[unit] or 1):
                 return None
         left: list[int] = []
-        for unit, window, limit in self._rates:
+        for unit, _, rates in self._rates:
             amount = amounts[unit]
-            rest = limit - window.used - amount
-            if rest < 0:
-                if amount > limit:  # a request that alone may be more than all of it waits for an empty window
-                    amount, rest = limit, -window.used
-                if rest < 0:
-                    self._give_back(amounts, len(left))
-                    return None
-            window.used += amount
-            window.latest += amount
-            if not amount:
-                window.note()
-            left.append(rest)
+            for window, limit in rates:
+                used = window.used + amount
+                if used > limit:
+                    if amount > limit:  # a request that alone may be more than all of it waits for an empty window
+                        used = window.used + limit
+                    if used > limit:
+                        self._give_back(amounts, len(left))
+                        return None
+                window.used = used
+                left.append(limit - used)
+                if not amount:
+                    window.note()
         # There is room in all of them.
         for _, lease, _ in self._leases:
             lease.held += 1
@@ -98,20 +102,20 @@ class ReadyLimits:
 
     def _slide(self, slot: int) -> int:
         """Have all windows at that slot, or, where the clock is set back, at the one at which they stand; gives it."""
-        for _, window, _ in self._rates:
-            if window.slot != slot:
-                window.slide(slot)
+        for _, _, rates in self._rates:
+            for window, _ in rates:
                 if window.slot != slot:
-                    return self._slide(window.slot)
+                    window.slide(slot)
+                    if window.slot != slot:
+                        return self._slide(window.slot)
         self._slot = slot
         return slot
 
     def _give_back(self, amounts: Sequence[int], count: int) -> None:
         """What was just taken of so many rates."""
-        for unit, window, limit in self._rates[:count]:
-            amount = min(amounts[unit], limit)
-            window.used -= amount
-            window.latest -= amount
+        taken = [(amounts[unit], window, limit) for unit, _, rates in self._rates for window, limit in rates]
+        for amount, window, limit in taken[:count]:
+            window.used -= min(amount, limit)
 
     def settle(self, taken: TakenLimits, amounts: Sequence[int], *, measured: bool = True) -> None:
         """A request is over that took so much.
@@ -121,12 +125,13 @@ class ReadyLimits:
         _, claimed, slot, _, _ = taken
         for _, lease, _ in self._leases:
             lease.held -= 1
-        for unit, window, limit in self._rates:
+        for unit, least, rates in self._rates:
             amount, used = claimed[unit], amounts[unit]
-            if amount != used or amount > limit:
+            if amount == used and amount <= least:
+                continue
+            for window, limit in rates:
                 more = used - (amount if amount < limit else limit)
-                if slot == window.slot and window.latest:
-                    window.latest += more
+                if slot == window.slot and window.used != window.noted:
                     window.used += more
                 else:
                     window.correct(slot, more)
