@@ -142,7 +142,7 @@ class CostCeiling:
         form, members, complete, problem, repeated, oversize, _, text, media, unseen_media = content
         if form != "json" or not (complete and model) or problem or repeated or oversize or media or unseen_media:
             return None
-        said = dumps(dict(members), 2)  # which tells True from 1, as counts do
+        said = dumps(members if type(members) is dict else dict(members), 2)  # which tells True from 1, as counts do
         if len(said) > MAX_KEY_BYTES:
             said = blake2b(said, digest_size=KEY_DIGEST_BYTES).digest()
         key = (method, api, path, model, output, said)
