@@ -16,6 +16,7 @@ from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody, joined_c
 from llmproxy.wire.parser import CHUNKED, CONTROLS, BadMessage, MessageLimits, ResponseHead, head_lines, response_head
 
 MAX_SHAPES = 64
+MAX_SHAPE_BYTES = 2048  # of all that heads of one shape have in common: its expression takes a microsecond a byte
 MAX_LENGTH_DIGITS = 18
 _STATUS_LINE = b"HTTP/1."
 _VALUE = b"[^%b]*" % re.escape(CONTROLS + b"\r\n")
@@ -160,13 +161,15 @@ class ResponseHeads:
             or head.lines.names.count(b"content-length") > 1
         ):
             return
-        if len(self._shapes) >= MAX_SHAPES:
-            self._shapes.clear()
         lines, names = head.lines, head.lines.names
         if self._on_keep_alive is not None and b"keep-alive" in names:
             self._on_keep_alive(lines[names.index(b"keep-alive")].partition(b":")[2])
         fixed = [(i, lines[i]) for i, name in enumerate(names) if name in (b"connection", b"transfer-encoding")]
         starts = [line[: line.index(b":") + 1] for line in lines]
+        if len(status) + sum(map(len, starts)) + sum(len(line) for _, line in fixed) > MAX_SHAPE_BYTES:
+            return
+        if len(self._shapes) >= MAX_SHAPES:
+            self._shapes.clear()
         length = names.index(b"content-length") if head.length != CHUNKED else -1
         groups = [1 + at + (0 <= length < at) for at in range(len(lines))]
         self._shapes[status, len(lines)] = ResponseShape(

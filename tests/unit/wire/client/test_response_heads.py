@@ -56,6 +56,19 @@ class Heads(TestCase):
                         kept = [line for line in passing[1] if not line.lower().startswith(b"x-y")]
                         self.assertEqual(without, kept)
 
+    def test_long_ones_are_not_remembered(self) -> None:
+        """The expression for what they have in common would take a tenth of a second to be compiled, for each."""
+        for status, line, is_kept in (
+            (b"OK", b"Connection: " + b"x, " * 300 + b"x", True),
+            (b"OK", b"Connection: " + b"x, " * 1000 + b"x", False),
+            (b"O" * 3000, b"Connection: x", False),
+            (b"OK", b"\r\n".join(b"X-Some-Name-%d: 1" % number for number in range(150)), False),
+        ):
+            heads = ResponseHeads(LIMITS)
+            head = b"HTTP/1.1 200 %b\r\nContent-Length: 2\r\n%b" % (status, line)
+            self.assertEqual(heads.parse(head, b"POST").length, 2)
+            self.assertEqual(heads.whole(head + b"\r\n\r\n{}") is not None, is_kept, line[:20])
+
     @given(STATUS, st.lists(LINE, max_size=6), st.lists(st.sampled_from(VALUES), min_size=6, max_size=6), st.data())
     def test_a_whole_response(
         self, status: str, lines: list[tuple[str, str]], others: list[str], data: st.DataObject
