@@ -131,9 +131,17 @@ class JournalWriter(JournalAppender):
     def write_openings(self) -> None:
         """Lines that L{open_alike} has opened stand in the journal now: those of one turn by one call of the system."""
         if self._unwritten:
-            opened, kinds = self._unwritten, self._unwritten_kinds
-            self._unwritten, self._unwritten_kinds = [], set()
-            self._append_all_of(kinds, opened)
+            self._write_with_openings(set(), ())
+
+    def _write_with_openings(self, kinds: set[WrittenKind], settlements: Sequence[bytes]) -> None:
+        """Settlements, which refer to these kinds, stand in the journal now, behind the openings that wait for it."""
+        opened, self._unwritten = self._unwritten, []
+        if opened:
+            kinds |= self._unwritten_kinds
+            self._unwritten_kinds.clear()
+        if opened or settlements:
+            self._append_all_of(kinds, [*opened, *settlements])
+        if opened:
             for segment in range(self._unwritten_since, self.journal.number):
                 self._write_again(segment)  # where they do not stand after all, or not all of them
 
@@ -157,9 +165,8 @@ class JournalWriter(JournalAppender):
         return opening, kind
 
     def settle_all(self, requests: Sequence[FinishedRequest]) -> None:
-        """Requests are over: usual ones are kept by one call of the system. One with which that fails takes none of the
-        others with it; what it failed with is raised then."""
-        self.write_openings()  # a line is settled behind its opening
+        """Requests are over: usual ones are kept by one call of the system, with lines that were opened meanwhile. One
+        with which that fails takes none of the others with it; what it failed with is raised then."""
         secrets, version, opened_lines = self._secrets, self._secrets.version, self._open
         kind_of, encode = self.kinds.of_records.get, compact.encode_settlement
         kinds: set[WrittenKind] = set()
@@ -190,8 +197,7 @@ class JournalWriter(JournalAppender):
                 shorts.append(short)
             else:
                 unusual.append((ledger_id, opened, record, sent, deferral))
-        if shorts:
-            self._append_all_of(kinds, shorts)
+        self._write_with_openings(kinds, shorts)  # a line is settled behind its opening
         for each in unusual:
             try:
                 self._settle(*each)
