@@ -24,6 +24,7 @@ BYTES_PER_TOKEN = 4
 MAX_CONTEXT_TOKENS = 2_000_000  # tokens of input where a model's context window is not known
 RESERVE_TOKENS = 16  # that are reserved beyond
 _MEDIA = MediaTokens()
+_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class Tokenizer(NamedTuple):
@@ -98,7 +99,8 @@ def estimate_text(text: TextMeasure, provider: str, model: str) -> PromptEstimat
     """As L{estimate_prompt}, for a request that holds nothing but text."""
     tokenizer, window = _text_rules(provider, model)
     count = text_tokens(text, tokenizer)
-    return PromptEstimate(min(round(count), window), min(round(count * tokenizer.margin + RESERVE_TOKENS), window))
+    likely, most = round(count), round(count * tokenizer.margin + RESERVE_TOKENS)
+    return _new(PromptEstimate, (likely if likely < window else window, most if most < window else window))
 
 
 @lru_cache(4096)  # only clients that make up models get there
@@ -131,7 +133,7 @@ def tokenizer_of(provider: str, model: str) -> Tokenizer:
 def text_tokens(text: TextMeasure, tokenizer: Tokenizer) -> float:
     """How many tokens a text of so many characters of each kind probably is."""
     likely: float = sum(map(mul, text, tokenizer.rates))
-    return max(likely, 0.0)
+    return likely if likely > 0.0 else 0.0
 
 
 def tokens(size: float) -> int:
