@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 import unittest
@@ -13,7 +14,7 @@ from unittest.mock import patch
 
 from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.main import CONNECTION_DONE
-from twisted.internet.protocol import Protocol, ServerFactory, connectionDone
+from twisted.internet.protocol import ClientFactory, Protocol, ServerFactory, connectionDone
 from twisted.internet.test import test_core, test_fdset, test_socket, test_tcp, test_threads, test_time
 from twisted.python.failure import Failure
 
@@ -179,6 +180,50 @@ class EndsOfTurns(unittest.TestCase):
         self.assertEqual(self.called, ["left"])
 
 
+class Order(unittest.TestCase):
+    def test_what_comes_from_servers_is_read_last(self) -> None:
+        """Whatever came first; and nothing is remembered of a connection that is over."""
+        reactor: Any = LeanEPollReactor()
+        factory, far = ServerFactory(), socket.create_server(("127.0.0.1", 0))
+        factory.protocol = Recorder
+        port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        Recorder.made.clear()
+        reactor.connectTCP("127.0.0.1", far.getsockname()[1], OneClient())
+        client = socket.create_connection(("127.0.0.1", port.getHost().port), timeout=5)
+        self._turn(reactor, lambda: len(Recorder.made) == 2)
+        provider, _ = far.accept()
+        for each in (far, port.socket, provider, client):
+            self.addCleanup(each.close)
+        provider.sendall(b"provider")
+        client.sendall(b"client")
+        read, ends = list[bytes](), [made.transport.fileno() for made in Recorder.made]
+        self._turn(reactor, lambda: len(select.select(ends, [], [], 0)[0]) == 2, turns=False)
+        for made in Recorder.made:
+            made.read = read
+        reactor.doPoll(0.0)
+        self.assertEqual(read, [b"client", b"provider"])
+        self.assertEqual(len(reactor.read_last), 1)
+        provider.close()
+        client.close()
+        self._turn(reactor, lambda: all(made.lost for made in Recorder.made))
+        self.assertEqual(reactor.read_last, set())
+
+    def _turn(self, reactor: Any, until: Callable[[], bool], *, turns: bool = True) -> None:
+        end = time.monotonic() + 5
+        while not until():
+            self.assertLess(time.monotonic(), end)
+            if turns:
+                reactor.iterate(0.01)
+
+
+class OneClient(ClientFactory):
+    protocol = None
+    noisy = False
+
+    def buildProtocol(self, address: object) -> Recorder:
+        return Recorder()
+
+
 class Recorder(Protocol):
     """Remembers what it was told."""
 
@@ -187,11 +232,12 @@ class Recorder(Protocol):
     fails = False
 
     def connectionMade(self) -> None:
-        self.data, self.lost = b"", []
+        self.data, self.lost, self.read = b"", [], []
         self.made.append(self)
 
     def dataReceived(self, data: bytes) -> None:
         self.data += data
+        self.read.append(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.lost.append(reason.type)
