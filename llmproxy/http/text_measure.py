@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from binascii import unhexlify
 from typing import NamedTuple
 
 LONG_WORD = 8  # letters from which a word is no usual one
@@ -28,7 +29,7 @@ for _first, _last, _class in (
     for _byte in range(_first, _last + 1):
         _CLASSES[_byte] = _class[0]
 _TABLE = bytes(_CLASSES)
-# The same for those in ASCII, as digits of a number to the base of 8, whose bits ascii_counts goes by.
+# The same for those in ASCII, as hexadecimal digits of a number, whose bits ascii_counts goes by.
 _BITS = {b"a"[0]: 0b001, b" "[0]: 0b010, b"A"[0]: 0b011, b"."[0]: 0b100, b"0"[0]: 0b101, b"n"[0]: 0b110}
 _KINDS = bytes(0x30 + _BITS.get(_class, 0) for _class in _TABLE)
 
@@ -42,7 +43,7 @@ REMOTE = re.compile(
 )
 
 MAX_USUAL_BYTES = 8192  # of a text for whose bytes there is a bit in _ONES
-_ONES = int("1" * MAX_USUAL_BYTES, 8)
+_ONES = int("1" * MAX_USUAL_BYTES, 16)
 
 # Scripts that are counted, by their index in L{TextMeasure}.
 _SCRIPTS = tuple(enumerate((b"l", b"d", b"g", b"e", b"c", b"k", b"f"), 11))  # none of them in ASCII
@@ -102,29 +103,41 @@ def text_counts(data: bytes) -> list[int]:
 def ascii_counts(data: bytes) -> tuple[int, ...]:
     """The figures of a L{TextMeasure} up to C{lines}.
 
-    Each byte is three bits of one number, its kind, so that all bytes are looked at by a few operations on it: of each
-    kind a number is made that has one bit for each such byte, and one of where two of a kind stand side by side.
+    Each byte is four bits of one number, its kind, so that all bytes are looked at by a few operations on it: of each
+    kind a number is made that has one bit for each such byte, and one of where two of a kind stand side by side. As
+    long as no three do, these are the pairs.
     """
     kinds = data.translate(_KINDS)
-    number, each = int(kinds, 8), _ONES if len(data) <= MAX_USUAL_BYTES else (1 << 3 * len(data)) // 7
+    if len(kinds) & 1:
+        kinds += b"0"  # C{unhexlify} takes a third of the time of C{int(kinds, 16)}, but two digits at a time
+    number, each = int.from_bytes(unhexlify(kinds), "big"), _ONES
+    if len(kinds) > MAX_USUAL_BYTES:
+        each = (1 << 4 * len(kinds)) // 15
     first, second, third = number & each, number >> 1 & each, number >> 2 & each
     digits, capitals, lines = first & third, first & second, second & third
     letters, spaces, signs = first ^ digits, second ^ capitals ^ lines, third ^ digits ^ lines
-    two = letters & letters >> 3
-    four = two & two >> 6
-    eight = four & four >> 12
-    two_digits = digits & digits >> 3
+    two = letters & letters >> 4
+    four = two & two >> 8
+    eight = four & four >> 16
+    digit_pairs = digit_triples = space_pairs = 0
+    if two_digits := digits & digits >> 4:
+        if two_digits & two_digits >> 4:
+            digit_pairs, digit_triples = kinds.count(b"55"), kinds.count(b"555")
+        else:
+            digit_pairs = two_digits.bit_count()
+    if two_spaces := spaces & spaces >> 4:
+        space_pairs = kinds.count(b"22") if two_spaces & two_spaces >> 4 else two_spaces.bit_count()
     return (
-        letters.bit_count() - two.bit_count(),
-        (eight & letters >> 3 * LONG_WORD).bit_count(),
-        ((letters ^ capitals) & capitals << 3).bit_count(),
+        (letters ^ two).bit_count(),
+        (eight & letters >> 4 * LONG_WORD).bit_count(),
+        ((letters ^ capitals) & capitals << 4).bit_count(),
         digits.bit_count(),
-        kinds.count(b"55") if two_digits else 0,
-        kinds.count(b"555") if two_digits else 0,
+        digit_pairs,
+        digit_triples,
         signs.bit_count(),
-        kinds.count(b"44") if signs & signs >> 3 else 0,
+        kinds.count(b"44") if signs & signs >> 4 else 0,
         spaces.bit_count(),
-        kinds.count(b"22") if spaces & spaces >> 3 else 0,
+        space_pairs,
         lines.bit_count(),
     )
 
