@@ -59,7 +59,7 @@ class DirectResponses:
         kind = (
             body_hints.media_type_of(values[shape.kind]) if shape.kind >= 0 else body_hints.media_type(response.lines)
         )
-        if shape.is_coded and (coding := content_coding(response.lines)):
+        if shape.codings and (coding := content_coding([values[at] for at in shape.codings])):
             decoded = decode_whole(coding, body, MAX_BODY_BYTES) if kind in _READ else None
             if decoded is None or decoded.rfind(prepared.key) >= 0:
                 return False  # what is to be said then takes longer

@@ -31,7 +31,7 @@ class ResponseShape:
     @ivar starts: Each field's name with its colon, as written; C{names}: in lower case.
     @ivar length: The index of C{Content-Length}; C{-1} where the body is chunked.
     @ivar kind: The index of C{Content-Type}; C{-1} where there is not just one.
-    @ivar is_coded: Whether there is a C{Content-Encoding}.
+    @ivar codings: The indexes of C{Content-Encoding}.
     @ivar fixed: Lines that are the same in all of them, by index: those that frame the message otherwise.
     @ivar match: Finds such a head where a response begins, up to its body; its C{groups} are the lines, and C{digits}
         are those of the length: C{0} where the body is chunked.
@@ -43,7 +43,7 @@ class ResponseShape:
     phrase: bytes
     length: int
     kind: int
-    is_coded: bool
+    codings: tuple[int, ...]
     fixed: tuple[tuple[int, bytes], ...]
     keep_alive: bool
     match: Callable[[bytes], re.Match[bytes] | None]
@@ -179,7 +179,7 @@ class ResponseHeads:
             head.phrase,
             length,
             names.index(b"content-type") if names.count(b"content-type") == 1 else -1,
-            b"content-encoding" in names,
+            tuple([i for i, name in enumerate(names) if name == b"content-encoding"]),
             tuple(fixed),
             head.keep_alive,
             _pattern(status, starts, length, dict(fixed)).match,
