@@ -53,7 +53,16 @@ def test_what_other_applications_of_the_host_have_set(visitor: Visitor) -> None:
     """Their cookies come along, and are nothing to these pages."""
     visitor.sign_in()
     own = visitor.cookie
-    for other in ('a={"b": 1, "c": "d"}', "a[0]=b", "=", "a", 'a="', "llmproxy_session_2=x", "a=b=c; ; d"):
+    for other in (
+        'a={"b": 1, "c": "d"}',
+        "a[0]=b",
+        "=",
+        "a",
+        'a="',
+        "llmproxy_session_2=x",
+        "llmproxy_session=x",
+        "a=b=c; ; d",
+    ):
         visitor.cookie = f"{other}; {own};z=1"
         assert visitor.get("/admin/projects").status == 200, other
 

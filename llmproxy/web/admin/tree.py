@@ -349,14 +349,14 @@ def _check_origin(request: Request) -> None:
 
 
 def _cookie(request: Request, name: str) -> str:
-    """The value of one of our cookies, which need no quotes. What else stands beside it, which any application of this
-    host may have set, is passed over: Python's own parser takes seconds for some of that, and none of ours where it
-    does not like another."""
+    """The value of one of our cookies, which need no quotes: Python's own parser takes seconds for some of what may
+    stand there, and finds none where it does not like one. Of several, ours is the last: those for longer paths come
+    first (RFC 6265, section 5.4)."""
+    found = ""
     for each in _field(request, b"cookie").split(";"):
-        found, _, value = each.partition("=")
-        if found.strip() == name:
-            return value.strip()
-    return ""
+        called, _, value = each.partition("=")
+        found = value.strip() if called.strip() == name else found
+    return found
 
 
 def _session_cookie(active: ActiveSession, is_secure: bool) -> bytes:
