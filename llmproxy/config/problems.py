@@ -12,7 +12,7 @@ from llmproxy.config.external_text import ExternalText
 
 Path = tuple[str | int, ...]
 MAX_QUOTED_CHARACTERS = 80
-_USERINFO = re.compile(r"//[^@\s]*@")
+_USERINFO = re.compile(r"//[^@\s]*(@?)")  # all that may be one at once, lest it is looked at from each slash in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def quoted(value: Any) -> str:
     if isinstance(value, int | float) and abs(value) >= 1e60:
         return "a very large number"
     text = value.source if isinstance(value, ExternalText) else value if isinstance(value, str) else _written(value)
-    text = _USERINFO.sub("//***@", text)
+    text = _USERINFO.sub(lambda found: "//***@" if found[1] else found[0], text)
     return f'"{printable(text if len(text) <= MAX_QUOTED_CHARACTERS else text[: MAX_QUOTED_CHARACTERS - 1] + "…")}"'
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from unittest import TestCase
 
 from hypothesis import given
@@ -44,6 +46,17 @@ class Quoted(TestCase):
         """Also where the password holds a slash or an at sign."""
         self.assertEqual(quoted("postgresql://u:p@h/d"), '"postgresql://***@h/d"')
         self.assertNotIn("word", quoted("redis://u:pass/word@1@h"))
+
+    @given(st.text("/@: a", max_size=12))
+    def test_what_is_hidden(self, text: str) -> None:
+        """From two slashes to the next at sign, where no white space is between."""
+        self.assertEqual(quoted(text), f'"{re.sub("//[^@ ]*@", "//***@", text)}"')
+
+    def test_many_slashes(self) -> None:
+        """They are looked at once, not once for each: that would take seconds."""
+        began = time.thread_time()
+        self.assertIn("////", quoted("/" * 30_000))
+        self.assertLess(time.thread_time() - began, 0.5)
 
     def test_long_text_is_cut(self) -> None:
         """A message stays a line."""
