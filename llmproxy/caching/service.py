@@ -9,6 +9,7 @@ from weakref import ref
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
+from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.base.memo import BoundedMemo
@@ -29,7 +30,7 @@ from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.origin import split_base_url
 from llmproxy.instruments import Gauge, Instrument
-from llmproxy.interfaces import ICache, ILocalCache
+from llmproxy.interfaces import ICache, IInstrumented, ILocalCache
 from llmproxy.model import Grant
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response
@@ -39,6 +40,7 @@ _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of
 MAX_REMEMBERED_TARGETS = 4096  # that somebody has asked for with GET; beyond these every target may be one
 
 
+@implementer(IInstrumented)
 class ResponseCache(Service):
     """Serves what it can from the cache, and stores what may be stored.
 

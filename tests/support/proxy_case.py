@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Mapping
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -14,7 +14,7 @@ from zope.interface import implementer
 from llmproxy import TransparentProxy, errors
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Cache, Price, Server, Settings
-from llmproxy.interfaces import IEventBus
+from llmproxy.interfaces import IEventBus, IInstrumented
 from llmproxy.model import Grant, RequestRecord
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.parser import MessageLimits
@@ -33,6 +33,15 @@ PROVIDER = ("203.0.113.5", 8000)
 BASE_URL = "http://203.0.113.5:8000"
 CHAT = "/v1/chat/completions"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+# Gauges that are zero where nobody is served, whatever has happened before.
+AT_REST = {
+    "buffered_bytes",
+    "requests_at_providers",
+    "requests_waiting_to_begin",
+    "upstream_in_flight",
+    "upstream_requests_waiting",
+}
+CACHE_AT_REST = {"cache_flights", "cache_pending_bytes"}
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
@@ -202,9 +211,20 @@ class ProxyTestCase(SynchronousTestCase):
         self.successResultOf(closed)
         self.network.advance(0)  # a turn ends
         self.assertEqual([str(call) for call in self.network.getDelayedCalls()], [])
-        self.assertEqual(self.buffers.held, 0)
+        at_rest = AT_REST if self.proxy._parts.caching is None else AT_REST | CACHE_AT_REST
+        self.assertEqual(self._shown(at_rest), dict.fromkeys(at_rest, 0))
         self.assertEqual(self.proxy.metrics().in_flight, 0)
         self.assertEqual(self.proxy.metrics().requests, len(self.events.records))
+
+    def _shown(self, names: Collection[str]) -> dict[str, float]:
+        """What gauges of these names show, for all of their labels together."""
+        shown = {}
+        for part in (*self.proxy._parts.members, self.buffers):
+            for instrument in IInstrumented(part).instruments() if IInstrumented.providedBy(part) else ():
+                if instrument.name in names:
+                    read = instrument.read()
+                    shown[instrument.name] = sum(read.values()) if isinstance(read, Mapping) else read
+        return shown
 
     # Client and provider
 
