@@ -314,6 +314,7 @@ FIELDS = {
 
 
 @pytest.mark.alone
+@pytest.mark.long("1 s: heads of requests show the same of the wire")
 def test_heads_of_pages(stack: Stack, turns: Turns) -> None:
     """Nobody needs to be signed in to send these."""
     stack.ask("GET", "/admin/")  # whose modules are loaded when somebody comes first

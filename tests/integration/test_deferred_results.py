@@ -55,6 +55,7 @@ def pending(stack: Stack) -> int:
         return int(database.execute("SELECT count(*) FROM pending_results").fetchone()[0])
 
 
+@pytest.mark.long("1 s: as any line of a journal that is left behind")
 def test_a_background_response_survives_a_kill(own: Stack) -> None:
     """Held at its most, through kill -9; the one who fetches it first pays what it used, nobody pays again."""
     token, token_id = new_token(own, budget_usd="1/day")

@@ -84,6 +84,7 @@ def test_through_a_proxy(tmp_path: Path) -> None:
         assert PASSWORD not in written(tmp_path)
 
 
+@pytest.mark.long("1 s: as a proxy without TLS")
 def test_a_proxy_behind_tls(tmp_path: Path) -> None:
     """TLS with the proxy, and in its tunnel TLS with the provider, or plain HTTP; one whose certificate is for nobody
     who is trusted hears neither where requests go nor the credentials. `doctor` says the same of all of them."""

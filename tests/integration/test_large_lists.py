@@ -158,6 +158,7 @@ def small_export(stack: Stack) -> None:
     eventually(comes)
 
 
+@pytest.mark.long("1 s: as a report of many rows")
 def test_all_of_a_csv_of_many_rows(grown: Stack) -> None:
     """All rows come, in bounded memory, while others are served."""
     begun = time.monotonic()

@@ -157,6 +157,7 @@ class ServerTests(Case):
         self.assertEqual(heard, [b"(missed)", b"\xff1", b"(missed)", b"2"])
 
     @pytest.mark.alone
+    @pytest.mark.long("2 s: silence of a server that is frozen, as that of one that is gone")
     async def test_listening_to_a_frozen_server(self) -> None:
         """Nobody speaks, and still it is noticed."""
         redis = await self.redis()

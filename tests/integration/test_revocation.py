@@ -133,6 +133,7 @@ def test_a_token_with_redis(together: Fleet) -> None:
     assert sorted(last)[len(last) // 2] < 0.2
 
 
+@pytest.mark.long("2 s: a project is followed as its tokens are")
 def test_a_project(without: Fleet) -> None:
     """Deactivated, made active again, all its tokens revoked: every process follows."""
     made = without.stack.manage("POST", "/manage/projects", {"name": "Other", "api_keys": KEYS})

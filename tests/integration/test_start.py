@@ -150,13 +150,8 @@ def test_a_failure_is_told_where_twistd_goes_into_the_background(tmp_path: Path)
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    "mode",
-    [
-        "foreground",
-        pytest.param("background", marks=pytest.mark.long("2 s: what workers fail of, as in the foreground")),
-    ],
-)
+@pytest.mark.long("2 s: as a failure of one process")
+@pytest.mark.parametrize("mode", ["foreground", "background"])
 def test_a_failure_of_workers_is_one_sentence(mode: str, tmp_path: Path) -> None:
     """It is their supervisor's. When the command has come back, nothing is left of it."""
     (tmp_path / "bad.pem").write_text("no certificate")

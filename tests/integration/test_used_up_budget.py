@@ -161,6 +161,7 @@ def test_the_shapes_are_served_where_there_is_a_budget(spender: Spender) -> None
     assert {"honest", "many spaces", "late model", "multipart", "escapes in names", "decoy members"} <= served, statuses
 
 
+@pytest.mark.long("1 s: on three kinds of store, as forty of each form")
 def test_a_thousand_by_a_hundred_connections(spender: Spender) -> None:
     """A budget for some 480 requests, and 1,000 whose head the fast path knows: none is served beyond it."""
     made = spender.manage("POST", "/manage/tokens", {"project_id": spender.project, "budget_usd": "0.5/day"})

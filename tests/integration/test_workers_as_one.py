@@ -95,6 +95,7 @@ def is_whole(stack: Stack, workers: int) -> bool:
 
 
 class TestOneAnswer:
+    @pytest.mark.long("1 s: sums of three workers")
     def test_metrics(self, three: WorkerStack) -> None:
         """Whoever is scraped has counted all requests; what is known of a process stands under its place."""
         before = counted(three)

@@ -42,6 +42,7 @@ class OidcServer:
         self._pem = pem
         self._log = log
         self._process: Process | None = None
+        self._keys: dict[str, Key] = {}
 
     def __enter__(self) -> OidcServer:
         pem = [] if self._pem is None else [self._pem]
@@ -72,8 +73,10 @@ class OidcServer:
         return dict(self._control("counts"))
 
     def private_keys(self) -> list[Key]:
-        """Those it signs with, private."""
-        return [JWKRegistry.import_key(data) for data in self._control("keys")]
+        """Those it signs with, private. To read one of RSA takes long: its numbers are checked."""
+        found = [self._keys.get(data["kid"]) or JWKRegistry.import_key(data) for data in self._control("keys")]
+        self._keys = {str(key.kid): key for key in found}
+        return found
 
     def rotate(self) -> None:
         """Sign with fresh keys from now on, and withdraw the others."""
