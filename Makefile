@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= etc/apis.yaml
-WORKERS ?= $(if $(CI),4,6)
+WORKERS ?= $(if $(CI),4,8)
 PYTEST = $(BIN)/python -m pytest --reruns 2 -r R $(if $(CI),,--without-long)
 
 .PHONY: help demo run test test-all test-without-fast-path check bench endurance ground-truth roll-test crash-test cache-tests cache-memory fuzz fuzz-management fuzz-http format schema clean

@@ -17,6 +17,7 @@ from _pytest.fixtures import FixtureManager
 from hypothesis import HealthCheck, settings
 from twisted.internet import reactor
 from twisted.internet.task import deferLater
+from twisted.trial import _synctest
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from tests.support import side_by_side
@@ -129,6 +130,9 @@ def _at_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # pytest asks for Twisted's version before each TestCase, and reads a file of the installation each time.
         patch.setattr(importlib.metadata, "version", cache(importlib.metadata.version))
+        # Before each TestCase trial has each of the modules forget what it has warned of. Python does so by itself for
+        # one that warns, as trial sets the filters anew (CPython's `already_warned`).
+        patch.setattr(_synctest, "_setWarningRegistryToNone", lambda modules: None, raising=False)
         patch.setattr(TestCase, "_wait", wait)
         patch.setattr(SynchronousTestCase, "mktemp", mktemp)
         yield

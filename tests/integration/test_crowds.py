@@ -122,6 +122,7 @@ def test_on_a_budget_that_does_not_last(crowded: Stack) -> None:
     eventually(lambda: next_one(crowded, token) == 200, 10)
 
 
+@pytest.mark.long("1 s: one that is used up by many refuses as one that few have used up")
 def test_on_a_budget_that_is_used_up(crowded: Stack) -> None:
     """All are refused, and so is who comes later; a budget that is raised serves again."""
     made = crowded.manage("POST", "/manage/tokens", {"project_id": crowded.project, "budget_usd": "1/day"})

@@ -35,6 +35,7 @@ def test_the_example() -> None:
         assert list(settings.server.listen) == ["tcp:9000:interface=0.0.0.0"]
 
 
+@pytest.mark.long("1 s: by options what others answer")
 def test_by_options(tmp_path: Path) -> None:
     """Nothing is asked; what it makes works, and nothing of it is replaced the second time."""
     port = free_port()

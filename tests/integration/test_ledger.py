@@ -222,6 +222,7 @@ def test_killed_under_load(own: Stack) -> None:
     assert _left(own, 0) == []
 
 
+@pytest.mark.long("1 s: of uses, as of lines")
 def test_uses_survive(own: Stack) -> None:
     """Killed with uses that were in memory alone: all are counted, once, and C{max_requests} holds afterwards."""
     made = own.manage("POST", "/manage/tokens", {"project_id": own.project, "name": "used"})

@@ -152,6 +152,7 @@ def lines(database: Engine, token_id: str) -> int:
         return int(connection.execute(counted, {"token": token_id}).scalar_one())
 
 
+@pytest.mark.long("1 s: a store that is slow, as one that is away")
 def test_slow(served: WorkerStack, database: Engine) -> None:
     """What it cannot write for a while waits in the journal; a known client's requests do not wait for it."""
     token_id, token = issued(served)

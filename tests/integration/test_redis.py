@@ -92,6 +92,7 @@ class ServerTests(Case):
         self.assertEqual(await redis.call("PING"), b"PONG")
 
     @pytest.mark.alone
+    @pytest.mark.long("2 s: a server that is frozen, as one that is killed")
     async def test_frozen_and_back(self) -> None:
         """Few commands wait their 50 ms; then none does, and after thawing they are answered again."""
         redis = await self.redis()

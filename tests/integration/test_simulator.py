@@ -177,6 +177,7 @@ class OpenAITests(SimulatorCase):
         )
 
 
+@pytest.mark.long("3 s: the simulator to this SDK, which others take through the daemon")
 class AnthropicTests(SimulatorCase):
     def setUp(self) -> None:
         import anthropic
@@ -235,6 +236,7 @@ class AnthropicTests(SimulatorCase):
             events.until_done()
 
 
+@pytest.mark.long("2 s: the simulator to this SDK, which others take through the daemon")
 class GoogleTests(SimulatorCase):
     def setUp(self) -> None:
         super().setUp()
@@ -281,6 +283,7 @@ class GoogleTests(SimulatorCase):
         self.assertEqual((caught.exception.code, caught.exception.status), (401, "UNAUTHENTICATED"))
 
 
+@pytest.mark.long("1 s: the simulator to this SDK, which others take through the daemon")
 class MistralTests(SimulatorCase):
     def setUp(self) -> None:
         from mistralai.client import Mistral

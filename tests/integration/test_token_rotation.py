@@ -28,6 +28,7 @@ def rotated(stack: Stack, token_id: str, **body: Any) -> dict[str, Any]:
     return stack.manage("POST", f"/manage/tokens/{token_id}/rotate", body)
 
 
+@pytest.mark.long("2 s: two workers that are asked while a token is replaced")
 def test_old_and_new(tmp_path: Path) -> None:
     """On two workers: nothing is refused while both are valid; afterwards the old one always is, the new one never."""
     with WorkerStack(tmp_path, 2) as stack:
