@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.oidc_server import OidcServer
+from tests.support.proxy_case import FAST_PATH
 from tests.support.redis_server import RedisServer
 from tests.support.settings_stack import SettingsStack
 from tests.support.stack import MANAGEMENT, eventually
@@ -24,6 +25,7 @@ def shown(stack: SettingsStack) -> set[str]:
 
 def test_by_a_daemon_with_all_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALERTS", ALERTS)
+    monkeypatch.delenv(FAST_PATH, raising=False)  # which is one of the parts, also where the other tests do without
     with OidcServer(tmp_path / "oidc.log") as issuer, RedisServer(tmp_path / "redis") as redis:
         oidc = {"issuer": issuer.issuer, "audience": ["llmproxy"]}
         everywhere, alone = tmp_path / "everywhere", tmp_path / "alone"
