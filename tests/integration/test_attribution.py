@@ -70,7 +70,7 @@ def test_claimed_and_fixed(shared: Stack) -> None:
     assert asked["attribution"]["user"] == {"value": "ada", "claimed": False}
 
     def events() -> list[dict[str, Any]]:
-        told = map(json.loads, (shared.home / "events.jsonl").read_text().splitlines())
+        told = shared.events()
         return [event["attribution"] for event in told if event["project_id"] == own and "attribution" in event]
 
     eventually(lambda: len(events()) == 4)

@@ -109,8 +109,7 @@ def test_everybody_is_told_once(shared: Stack, receiver: WebhookReceiver) -> Non
     assert {(each["actor"], each["project_id"]) for each in entries} == {("proxy", shared.project)}
 
     def published() -> bool:
-        lines = map(json.loads, (shared.home / "events.jsonl").read_text().splitlines())
-        return sorted(each["id"] for each in lines if each.get("owner_id") == token_id) == sorted(
+        return sorted(each["id"] for each in shared.events() if each.get("owner_id") == token_id) == sorted(
             each["id"] for each in found
         )
 

@@ -40,8 +40,7 @@ def test_model_and_cost_are_known(stack: Stack) -> None:
     lines: dict[str, tuple[str, float | None]] = {}
     end = time.monotonic() + 10
     while len(lines) < REQUESTS and time.monotonic() < end:
-        for text in (stack.home / "events.jsonl").read_text().splitlines():
-            said = json.loads(text)
+        for said in stack.events():
             if said["request_id"].startswith("late-"):
                 lines[said["request_id"]] = (said["model"], said["cost_usd"])
         time.sleep(0.1)

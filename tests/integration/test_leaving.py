@@ -175,8 +175,7 @@ def test_half_closed_in_the_middle_of_a_response(
             assert (b"second" in rest(client)) == chunked
 
             def outcomes() -> list[str]:
-                file = stack.home / "events.jsonl"
-                return [json.loads(line)["outcome"] for line in file.read_text().splitlines()] if file.exists() else []
+                return [event["outcome"] for event in stack.events()]
 
             eventually(lambda: outcomes()[-1:] == ["complete" if chunked else "cancelled"], 20)
 

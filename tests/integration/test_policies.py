@@ -113,9 +113,7 @@ def test_what_is_said(stack: Stack) -> None:
 
 def events(stack: Stack, token_id: str) -> list[dict[str, Any]]:
     """Those of this token's requests that were written so far."""
-    file = stack.home / "events.jsonl"
-    lines = file.read_text().splitlines() if file.exists() else []
-    return [each for each in map(json.loads, lines) if each.get("token_id") == token_id and "error" in each]
+    return [each for each in stack.events() if each.get("token_id") == token_id and "error" in each]
 
 
 def test_all_must_allow(stack: Stack) -> None:

@@ -50,9 +50,7 @@ def health(at: Pool) -> list[str]:
 
 def changes(at: Pool, base_url: str) -> list[str]:
     """What the events say of it."""
-    path = at.stack.home / "events.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    mine = [each for each in lines if each.get("base_url") == base_url]
+    mine = [each for each in at.stack.events() if each.get("base_url") == base_url]
     return [each["type"] for each in mine if str(each.get("type", "")).startswith("upstream.")]
 
 

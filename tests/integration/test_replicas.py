@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -60,8 +59,7 @@ def test_every_request_is_one_event(pair: tuple[Stack, Daemon], tmp_path: Path) 
     asked += [stack.ask("GET", "/v1/nowhere").header("X-Request-ID")]
 
     def written() -> list[str]:
-        lines = (stack.home / "events.jsonl").read_text().splitlines()
-        return [json.loads(line)["request_id"] for line in lines]
+        return [event["request_id"] for event in stack.events()]
 
     eventually(lambda: set(asked) <= set(written()))
     assert all(written().count(str(one)) == 1 for one in asked)

@@ -63,9 +63,7 @@ class Pool:
         return {line[0]: line[1:] for line in lines}
 
     def events(self) -> list[dict[str, Any]]:
-        path = self.stack.home / "events.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [event for event in map(json.loads, lines) if event["api"] == "pool"]
+        return [event for event in self.stack.events() if event["api"] == "pool"]
 
 
 @contextmanager

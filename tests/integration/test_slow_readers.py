@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import time
 from collections.abc import Iterator
@@ -41,9 +40,7 @@ def asked(stack: Stack, target: bytes) -> socket.socket:
 
 def stalled(stack: Stack) -> list[tuple[str, int]]:
     """The records of clients that were cut: outcome and status."""
-    file = stack.home / "events.jsonl"
-    records = map(json.loads, file.read_text().splitlines() if file.exists() else ())
-    return [(record["outcome"], record["status"]) for record in records if record["error"] == "client_stalled"]
+    return [(record["outcome"], record["status"]) for record in stack.events() if record["error"] == "client_stalled"]
 
 
 @pytest.mark.parametrize("sip", [0, 2000], ids=["nothing", "a-little-now-and-then"])

@@ -85,10 +85,8 @@ class SettingsStack(Stack):
         return value.replace("PROVIDER", self.provider).replace("SPARE", f"{HOST}:{self.spare}")
 
     def request_events(self) -> list[dict[str, Any]]:
-        """Events of requests whose lines are written whole, oldest first; those of budgets' alerts are left out."""
-        file = self.home / "events.jsonl"
-        written = file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
-        return [event for event in map(json.loads, written) if "request_id" in event]
+        """As L{events}, without those of budgets' alerts."""
+        return [event for event in self.events() if "request_id" in event]
 
     def seen_at(self, path: str) -> list[dict[str, Any]]:
         """What the provider received at this address, oldest first."""

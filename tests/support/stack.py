@@ -213,6 +213,12 @@ class Stack:
         with urllib.request.urlopen(f"{self.simulator.url}/-/requests", timeout=10) as answer:
             return list(json.loads(answer.read())["requests"])
 
+    def events(self) -> list[dict[str, Any]]:
+        """Those in C{events.jsonl} whose lines are written whole, oldest first; none while there is no file yet."""
+        file = self.home / "events.jsonl"
+        written = file.read_text().rpartition("\n")[0].splitlines() if file.exists() else []
+        return [json.loads(line) for line in written]
+
     def last(self) -> dict[str, Any]:
         return self.recorded()[-1]
 
