@@ -143,7 +143,7 @@ class ResponseSender:
         """
         if relay.is_plain and (body_filter is None or isinstance(body_filter, ErrorMask)):
             unseen_bytes = 0 if tap is None else MAX_UNSEEN_BYTES
-            tap = tap or GatheringTap(response.tap or len)
+            tap = tap or GatheringTap(response.tap)
             passing = ChunkPassing(relay, write, tap, body_filter, self._clock.seconds, unseen_bytes)
             response.offer_chunks(passing.take)
 

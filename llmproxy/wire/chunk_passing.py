@@ -13,6 +13,10 @@ from llmproxy.wire.relay import Relay, Tap
 MAX_UNSEEN_BYTES = 1024  # of the events of a stream that its meter has not seen
 
 
+def _see_nothing(data: bytes) -> None:
+    """Of a stream at which nobody looks."""
+
+
 class GatheringTap:
     """Shows another tap what passes, several events at a time: most of them tell it nothing, one by one or together.
 
@@ -21,8 +25,11 @@ class GatheringTap:
 
     __slots__ = ("_tap", "unseen")
 
-    def __init__(self, tap: Tap) -> None:
-        self._tap = tap
+    def __init__(self, tap: Tap | None) -> None:
+        """
+        @param tap: C{None} where nobody wants to see it.
+        """
+        self._tap = tap or _see_nothing
         self.unseen: list[bytes] = []
 
     def feed(self, data: bytes) -> None:
