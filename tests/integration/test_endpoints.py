@@ -228,6 +228,11 @@ def test_the_proxy_protocol(everywhere: Everywhere) -> None:
         where = (HOST, everywhere.behind)
         assert proxied(socket.create_connection(where, 10), header, f"proxied-{name}").startswith(b"HTTP/1.1 401 ")
         assert client_of(everywhere, f"proxied-{name}") == address
+    for name, rest in (("alone", b""), ("more", b" ffff::1 ffff::2 1 2")):  # as health checks of load balancers begin
+        header = b"PROXY UNKNOWN%b\r\n" % rest
+        where = (HOST, everywhere.behind)
+        assert proxied(socket.create_connection(where, 10), header, f"unknown-{name}").startswith(b"HTTP/1.1 401 ")
+        assert client_of(everywhere, f"unknown-{name}") == HOST
     secured = secure(everywhere, everywhere.behind_tls)
     header = b"PROXY TCP4 203.0.113.9 127.0.0.1 40000 80\r\n"
     assert proxied(secured, header, "proxied-tls").startswith(b"HTTP/1.1 401 ")

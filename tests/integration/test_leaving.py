@@ -67,6 +67,19 @@ def test_before_the_answers_head(stack: Stack) -> None:
     assert left_after(stack, body(), "X-Sim-Fault: stall-head", begun=False) < 0.1
 
 
+def test_its_body_is_held_no_longer(stack: Stack) -> None:
+    """Of requests that the fast path knows, as of all others: what is held counts against everybody."""
+    long, slow = body(user="x" * 8000), "X-Sim-Delay: 0.3"
+    for _ in range(3):
+        with opened(stack, long, slow, "Connection: close") as connection:
+            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
+    for _ in range(5):
+        before = len(stack.recorded())
+        with opened(stack, long, slow, "Connection: close"):
+            eventually(lambda before=before: len(stack.recorded()) > before)
+    eventually(lambda: stack.metric("buffered_bytes") == 0)
+
+
 def test_in_the_middle_of_a_stream(stack: Stack) -> None:
     assert left_after(stack, body(stream=True), "X-Sim-Events: 500", "X-Sim-Delay: 0,0.05", begun=True) < 0.1
 

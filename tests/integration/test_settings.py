@@ -269,3 +269,16 @@ def test_limits_while_redis_is_lost(tmp_path: Path) -> None:
                     for daemon in (open_, closed)
                 ]
                 assert asked == [200, 503], kind
+
+
+def test_what_takes_long_to_refuse(tmp_path: Path) -> None:
+    """Is refused before the command is given up: by its place, and not by all of it."""
+    config = tmp_path / "apis.yaml"
+    for text, said in (
+        ("[" * 100_000, "apis.yaml:1:42: is nested deeper than 40 levels"),
+        (f"logging: {{level: '{'/' * 100_000}'}}", "apis.yaml:1:11: logging.level: "),
+    ):
+        config.write_text(text)
+        done = run_command(["llmproxy", "check-config", config], cwd=tmp_path, timeout=10)
+        assert done.returncode == 78 and said in done.stdout + done.stderr, done
+        assert len(done.stdout + done.stderr) < 2000
