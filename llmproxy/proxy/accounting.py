@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 
 from llmproxy.auth.authenticator import Session
-from llmproxy.brief_record import BriefRecord, RecordFigures, RecordKinds, figures_of
+from llmproxy.brief_record import BriefRecord, RecordKinds
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
@@ -44,6 +46,19 @@ _ENDS = {
 
 
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
+_log = Logger()
+
+
+class AnsweredRequest(Protocol):
+    """A direct request whose response is over, and what was taken for it.
+
+    @ivar is_measured: Whether anybody has measured what it used.
+    """
+
+    ledger_id: str
+    slot: Slots
+    reservation: LimitReservation | None
+    is_measured: bool
 
 
 class Accounting:
@@ -54,6 +69,7 @@ class Accounting:
     @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none. Likewise C{open_alike},
         after which C{write_openings} must follow before a byte of the request leaves.
     @ivar report: A direct request is over that nobody has begun, and that holds nothing.
+    @ivar join: L{WriteCoalescer.join}, where there is a coalescer.
     @ivar kinds: Finds the kinds of records.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
     """
@@ -100,6 +116,7 @@ class Accounting:
         self.kinds = RecordKinds()
         self._reports = RequestReports((going_on(metrics.observe_all), *observers), clock, ledger, coalescer)
         self.report: Callable[[FinishedRequest], None] = self._reports.add
+        self.join: Callable[[Callable[[], object], bool], bool] = _not_waiting if coalescer is None else coalescer.join
         self.tasks = self._reports.tasks
         self._attribution = attribution or None
 
@@ -158,25 +175,25 @@ class Accounting:
         """The names of the fields by which requests are attributed, in lower case."""
         return frozenset() if self._attribution is None else self._attribution.field_names
 
-    def conclude(
-        self,
-        record: BriefRecord,
-        ledger_id: str,
-        slot: Slots | None,
-        reservation: LimitReservation | None,
-        *,
-        measured: bool = True,
-    ) -> None:
-        """A direct request has been answered: as L{finish_now}.
-
-        @param measured: Whether anybody has measured what it used.
-        """
-        self._metrics.in_flight -= 1
-        if slot is not None:
-            slot.release()
-        if reservation is not None:
-            _settle_measured(reservation, record.kind.sample.basis, record.figures) if measured else reservation.keep()
-        self._reports.add(_new(FinishedRequest, (record, ledger_id, True, None, None)))
+    def conclude(self, requests: Sequence[AnsweredRequest], records: Sequence[BriefRecord]) -> None:
+        """Direct requests have been answered, of which these are the records: as L{finish_now}."""
+        self._metrics.in_flight -= len(requests)
+        finished = []
+        for request, record in zip(requests, records, strict=True):
+            request.slot.taken -= 1
+            reservation = request.reservation
+            if reservation is not None:
+                used = record.figures
+                try:
+                    if request.is_measured:
+                        cost = 0.0 if record.kind.sample.basis == "none" else used.cost_usd
+                        reservation.settle(used.input_tokens + used.output_tokens, cost)
+                    else:
+                        reservation.keep()
+                except Exception:  # it takes none of the others with it
+                    _log.failure("Limits could not be settled.")
+            finished.append(_new(FinishedRequest, (record, request.ledger_id, True, None, None)))
+        self._reports.add_all(finished)
 
     async def admit(self, context: RequestContext) -> None:
         """Nothing but the provider stands in the way: take one of its project's slots, count one use of the token, and
@@ -296,6 +313,10 @@ class Accounting:
         return outcome, error
 
 
+def _not_waiting(call: Callable[[], object], always: bool) -> bool:
+    return False
+
+
 def _nothing() -> None:
     """There is no ledger to write into."""
 
@@ -319,8 +340,5 @@ def _settle(reservation: LimitReservation, context: RequestContext, record: Requ
     elif context.dialect is None and record.status < 400:
         reservation.keep()  # nobody has measured it
     else:
-        _settle_measured(reservation, record.basis, figures_of(record))
-
-
-def _settle_measured(reservation: LimitReservation, basis: str, used: RecordFigures) -> None:
-    reservation.settle(used.input_tokens + used.output_tokens, 0.0 if basis == "none" else used.cost_usd)
+        used = record.input_tokens + record.output_tokens
+        reservation.settle(used, 0.0 if record.basis == "none" else record.cost_usd)

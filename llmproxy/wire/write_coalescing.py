@@ -44,7 +44,7 @@ class WriteCoalescer:
         self.held: list[HoldingWriter] = []
         self._waiting: list[Callable[[], object]] = []
         self._last = 0.0
-        self._ending = False
+        self._ending = self._leaving = False
 
     def wait(self, leave: Callable[[], object], always: bool = False) -> bool:
         """Say whether there is something to wait for; if so, C{leave} is called once, before the turn is over.
@@ -52,6 +52,9 @@ class WriteCoalescer:
         @param always: Whether it is to wait for the end of the turn even where it follows none.
         """
         waiting = self._waiting
+        if self._leaving:  # what was waited for has led to it, and it leaves as soon
+            waiting.append(leave)
+            return True
         if not waiting:  # those behind the first need not know the time
             now = self._seconds()
             quiet, self._last = now - self._last > IDLE_SECONDS, now
@@ -64,6 +67,12 @@ class WriteCoalescer:
         if len(waiting) >= self.most:
             self._leave()
         return True
+
+    def join(self, work: Callable[[], object], always: bool = False) -> bool:
+        """As L{wait}, for work that messages may come of: it makes no message wait that follows none."""
+        if not (always or self._waiting or self._leaving) and self._seconds() - self._last > IDLE_SECONDS:
+            return False
+        return self.wait(work, True)
 
     def on_held(self, count: int) -> None:
         """So many are held."""
@@ -87,9 +96,12 @@ class WriteCoalescer:
         self._leave()
 
     def _leave(self) -> None:
-        waiting, self._waiting, self._last = self._waiting, [], self._seconds()
-        for leave in waiting:
-            try:
-                leave()
-            except Exception:  # the fault of one is none of the others'
-                _log.failure("What waited for the end of the turn failed.")
+        self._leaving, self._last = True, self._seconds()
+        while waiting := self._waiting:
+            self._waiting = []
+            for leave in waiting:
+                try:
+                    leave()
+                except Exception:  # the fault of one is none of the others'
+                    _log.failure("What waited for the end of the turn failed.")
+        self._leaving = False

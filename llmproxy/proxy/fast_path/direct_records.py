@@ -2,24 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from twisted.logger import Logger
 
 from llmproxy.brief_record import ROUNDING, BriefRecord, RecordFigures, RecordKind, RecordKinds
 from llmproxy.metering.meter import NO_USAGE
 from llmproxy.model import RequestRecord, Usage
+from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.flow import KnownHead
 from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 
 if TYPE_CHECKING:
     from llmproxy.proxy.fast_path.direct_request import DirectRequest
 
+_log = Logger()
 
-def record_of(request: DirectRequest, now: float, kinds: RecordKinds) -> BriefRecord:
-    """The record of one that has been answered.
 
-    @param now: By the clock that has measured its other times.
+class DirectRecords:
+    """Accounts for direct requests that have been answered, under load for those of a turn together.
+
+    One step for all of them, and then the next, takes a fifth of the time less than all steps for one: to the processor
+    each is a short loop, of which it remembers where it goes.
     """
-    usage, prepared, arrived = request.usage, request.known.prepared, request.arrived_at
+
+    def __init__(self, accounting: Accounting) -> None:
+        self._accounting = accounting
+        self._answered: list[DirectRequest] = []
+
+    def add(self, request: DirectRequest, measure: Callable[[DirectRequest], bool]) -> bool:
+        """Account for it before the turn is over; C{False} where L{account} is to be called for it.
+
+        One that has limits is settled before its response leaves that is written after this.
+
+        @param measure: Sets its C{usage}, and says whether that has been measured.
+        """
+        answered = self._answered
+        request.measure = measure
+        answered.append(request)
+        return len(answered) > 1 or self._accounting.join(self.account, request.reservation is not None)
+
+    def account(self) -> None:
+        """Account for those that were added."""
+        answered, self._answered = self._answered, []
+        for request in answered:
+            try:
+                request.is_measured = request.measure(request)
+            except Exception:  # it takes none of the others with it
+                _log.failure("What a request used could not be measured.")
+                request.usage, request.is_measured = NO_USAGE, False
+        kinds = self._accounting.kinds
+        self._accounting.conclude(answered, [record_of(request, kinds) for request in answered])
+
+
+def record_of(request: DirectRequest, kinds: RecordKinds) -> BriefRecord:
+    """The record of one that has been answered."""
+    usage, prepared, arrived, now = request.usage, request.known.prepared, request.arrived_at, request.ended_at
     first, authorized, sent = request.first_byte_at, request.authorized_at, request.sent_at
     assert prepared is not None
     key = (

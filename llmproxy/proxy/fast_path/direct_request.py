@@ -3,6 +3,7 @@ answered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.python.failure import Failure
@@ -11,6 +12,7 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent, read_at_once
 from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
+from llmproxy.limits.pending import PendingReservation
 from llmproxy.model import Usage
 from llmproxy.proxy.fast_path.flow import FilledHead, KnownHead
 from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
@@ -22,8 +24,10 @@ from llmproxy.wire.server.direct import DirectChannel
 
 
 class DirectRequestOwner(RequestOwner, Protocol):
-    """Is told of its client, too."""
+    """Is told of its client and its limits, too."""
 
+    def admit(self, request: DirectRequest, reservation: LimitReservation) -> None: ...
+    def refuse(self, request: DirectRequest, error: BaseException) -> None: ...
     def client_left(self, request: DirectRequest, reason: Failure) -> None: ...
 
 
@@ -32,8 +36,11 @@ class DirectRequest(OwnedRequest):
 
     @ivar held: Bytes of its body that are counted as held.
     @ivar read: What its body says, where all of that has been read.
+    @ivar waits: Whether it has not been sent; C{waits_since}: when it began to wait for limits that are counted
+        elsewhere, or was refused by any; C{pending}: what it waits for.
     @ivar expects_stream: Whether it asks for a stream; C{stream}: whether its response is one.
     @ivar reply: All that is to be sent to the client, once the response has been accepted; C{usage}: what it used.
+    @ivar measure: Sets its C{usage}, and says whether that has been measured, as C{is_measured} does then.
     @ivar response_text: The response's body, without any coding.
     """
 
@@ -46,16 +53,20 @@ class DirectRequest(OwnedRequest):
         "channel",
         "client",
         "due",
+        "ended_at",
         "error",
         "expects_stream",
         "facts",
         "filled",
         "first_byte_at",
         "held",
+        "is_measured",
         "known",
         "ledger_id",
+        "measure",
         "model",
         "outcome",
+        "pending",
         "read",
         "reply",
         "request_id",
@@ -70,6 +81,8 @@ class DirectRequest(OwnedRequest):
         "started_at",
         "stream",
         "usage",
+        "waits",
+        "waits_since",
     )
     # What its channel asks
     begun = False
@@ -88,15 +101,19 @@ class DirectRequest(OwnedRequest):
     channel: DirectChannel
     client: str
     due: float
+    ended_at: float
     expects_stream: bool
     facts: RequestFacts
     filled: FilledHead | None
     first_byte_at: float
     held: int
+    is_measured: bool
     known: KnownHead
     ledger_id: str
+    measure: Callable[[DirectRequest], bool]
     model: str
     owner: DirectRequestOwner
+    pending: PendingReservation[LimitReservation] | None
     read: RequestContent | None
     reply: bytes
     request_id: str
@@ -116,7 +133,9 @@ class DirectRequest(OwnedRequest):
         # Not the base's: there is no Deferred, and its owner sets the rest.
         self.holder: Any = None
         self.started = self.sent = self.repeated = self.gone = self.stalled = False
-        self.held = 0
+        self.waits = True
+        self.pending = self.reservation = None
+        self.held, self.waits_since = 0, 0.0
         self.outcome, self.error = "complete", ""
 
     @property
@@ -133,6 +152,14 @@ class DirectRequest(OwnedRequest):
             assert prepared is not None
             content = self.read = read_at_once(self.whole, self.lines, prepared.wanted)
         return content
+
+    # What its limits say
+
+    def admit(self, reservation: LimitReservation) -> None:
+        self.owner.admit(self, reservation)
+
+    def refuse(self, error: BaseException) -> None:
+        self.owner.refuse(self, error)
 
     # What its channel says
 

@@ -20,7 +20,7 @@ from llmproxy.metering.sse import tells_text_alone
 from llmproxy.model import Usage
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import billed_members, prompt_estimate
-from llmproxy.proxy.fast_path.direct_records import record_of
+from llmproxy.proxy.fast_path.direct_records import DirectRecords
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.pipeline import Pipeline
@@ -39,9 +39,15 @@ class DirectResponses:
     """
 
     def __init__(
-        self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime, deadlines: HeadDeadlines
+        self,
+        pipeline: Pipeline,
+        accounting: Accounting,
+        clock: IReactorTime,
+        deadlines: HeadDeadlines,
+        records: DirectRecords,
     ) -> None:
         self.served = 0
+        self._records = records
         self._forget = deadlines.forget
         self._pipeline = pipeline
         self._direct_lines = pipeline.sender.direct_lines
@@ -97,25 +103,26 @@ class DirectResponses:
         """Send what was accepted, and account for it."""
         self._forget(request)
         self.served += 1
-        now, channel = self._seconds(), request.channel
+        request.ended_at = now = self._seconds()
+        channel = request.channel
+        waits = self._records.add(request, self._measure)
         try:
             request.attempt.responded(200, now)
             channel.write_final(request.reply, always_wait=request.reservation is not None)
             channel.request_done()
         except Exception:  # its connection would not know what to do with it
             _log.failure("A response could not be sent.")
-        request.usage = self._usage(request)
-        measured = request.known.flow.dialect is not None
-        record = record_of(request, now, self._accounting.kinds)
-        self._accounting.conclude(record, request.ledger_id, request.slot, request.reservation, measured=measured)
+        if not waits:
+            self._records.account()
 
-    def _usage(self, request: DirectRequest) -> Usage:
-        """What the request used."""
+    def _measure(self, request: DirectRequest) -> bool:
+        """Find out what the request used; whether anybody can."""
         flow, prepared = request.known.flow, request.known.prepared
         assert prepared is not None
         dialect, text, kind, typed = flow.dialect, request.response_text, request.response_type, prepared.typed
         if dialect is None:
-            return NO_USAGE
+            request.usage = NO_USAGE
+            return False
         if typed is not None and kind in _READ:
             tier = b""
             if prepared.has_tier:
@@ -132,10 +139,12 @@ class DirectResponses:
                     stream.feed(text)
                     usage = typed.measured_stream(stream, request.model, tier, request.started_at, prompt)
             if usage is not None:
-                return usage
+                request.usage = usage
+                return True
         meter = Meter(dialect, request.response.lines, self._accounting.buffers, decoded=True)
         meter.feed(text)
-        return measured_usage(request, meter)
+        request.usage = measured_usage(request, meter)
+        return True
 
 
 def measured_usage(request: DirectRequest, meter: Meter) -> Usage:

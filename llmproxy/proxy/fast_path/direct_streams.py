@@ -192,13 +192,9 @@ class DirectStreams:
             if meter is not None and tap is not None:
                 tap.show()
                 request.usage = measured_usage(request, meter)
-            accounting.conclude(
-                record_of(request, self._clock.seconds(), accounting.kinds),
-                request.ledger_id,
-                request.slot,
-                request.reservation,
-                measured=meter is not None,
-            )
+            request.ended_at = self._clock.seconds()
+            request.is_measured = meter is not None
+            accounting.conclude((request,), (record_of(request, accounting.kinds),))
             if outcome == "complete":
                 del stream.relay  # which knows it, too: nothing is to be left to the collector
         except Exception:  # neither its provider's connection nor its client's would know what to do with it

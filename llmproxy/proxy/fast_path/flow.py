@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -267,6 +267,24 @@ class FlowTable:
         key = _key(shape, lines)
         self._seen.pop(key, None)
         self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
+
+    def is_good(self, known: KnownHead, now: float, wall: Callable[[], float]) -> bool:
+        """Whether nothing has changed that the flow was made from, which is prepared; else it is dropped.
+
+        @param now: By the clock; C{wall}: tells seconds since the epoch.
+        """
+        prepared = known.prepared
+        assert prepared is not None
+        sending, expires_at = prepared.sending, prepared.expires_at
+        if (
+            known.current
+            and now < prepared.grant.until
+            and (sending is None or now < sending.keys.until)
+            and (expires_at is None or wall() < expires_at)
+        ):
+            return True
+        self.drop(known)
+        return False
 
     def drop(self, known: KnownHead) -> None:
         """Something that the flow was made from has changed. The next request with this head makes another."""

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
+from llmproxy.wire.server.direct import DirectChannel
 
 
 class RequestIdentity(Protocol):
@@ -22,6 +23,21 @@ class RequestIdentity(Protocol):
     fresh_id: Callable[[], str]
 
     def client(self, remote: str, lines: FieldLines) -> str: ...
+
+
+class NamedRequest(Protocol):
+    """Has lines, and has come on a connection."""
+
+    @property
+    def channel(self) -> DirectChannel: ...
+    @property
+    def lines(self) -> FieldLines: ...
+
+
+def names_of(request: NamedRequest, identity: RequestIdentity) -> tuple[str, str]:
+    """What a request is called, and whose it is."""
+    lines = request.lines
+    return request_id(lines, identity), identity.client(request.channel.remote, lines)
 
 
 def request_id(lines: FieldLines, identity: RequestIdentity) -> str:

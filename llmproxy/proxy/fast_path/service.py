@@ -16,7 +16,6 @@ from llmproxy.interfaces import IInstrumented
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.fast_path.arriving import ArrivingRequest
-from llmproxy.proxy.fast_path.awaiting_limits import LimitedRequest, ReadRequest
 from llmproxy.proxy.fast_path.direct import DirectPath
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, Sending, holes_in
@@ -199,36 +198,36 @@ class FastPath:
         context.request.connectionLost(reason)
         self._pipeline.start(context, self._pipeline.resume(context, errors.ClientGone(), None))
 
-    def take_undecided(self, request: LimitedRequest, request_id: str, client: str) -> None:
-        """One that cannot be sent at once, now that its limits admit it: they are asked again."""
-        context = self._limited(request, request_id, client)
-        request.read.channel.hand_over(context.request)
+    def take_undecided(self, request: DirectRequest, request_id: str, client: str) -> None:
+        """One that cannot be sent at once: its limits are asked, or asked again."""
+        context = self._waiting(request, request_id, client)
+        request.channel.hand_over(context.request)
         self.start(context)
 
-    def take_refused(self, request: LimitedRequest, request_id: str, client: str, error: BaseException) -> None:
+    def take_refused(self, request: DirectRequest, request_id: str, client: str, error: BaseException) -> None:
         """One that its limits do not admit."""
-        context = self._limited(request, request_id, client)
-        request.read.channel.hand_over(context.request)
+        context = self._waiting(request, request_id, client)
+        request.channel.hand_over(context.request)
         self._end(context, request, error)
 
-    def take_left(self, request: LimitedRequest, request_id: str, client: str, reason: Failure) -> None:
-        """One whose client has not waited for its limits."""
-        context = self._limited(request, request_id, client)
+    def take_left(self, request: DirectRequest, request_id: str, client: str, reason: Failure) -> None:
+        """One whose client has not waited until it was sent."""
+        context = self._waiting(request, request_id, client)
         context.request.connectionLost(reason)
         self._end(context, request, errors.ClientGone())
 
-    def _limited(self, request: LimitedRequest, request_id: str, client: str) -> RequestContext:
-        read, limit = request.read, request.read.channel.limits.messages.body
-        upload = RequestBody.of(read.body, limit, self._accounting.buffers)
-        return self._new_context(read, read.parsed, upload, request_id, client, stalled=request.stalled)
+    def _waiting(self, request: DirectRequest, request_id: str, client: str) -> RequestContext:
+        body = request.whole
+        upload = RequestBody.of(body, request.channel.limits.messages.body, self._accounting.buffers)
+        head = request.known.parsed(request.filled, len(body))
+        return self._new_context(request, head, upload, request_id, client, stalled=request.stalled)
 
-    def _end(self, context: RequestContext, request: LimitedRequest, error: BaseException) -> None:
-        """End one that has waited for its limits."""
-        read, since = request.read, request.let_through_at
-        read.known.flow.decide(context)
-        assert read.content is not None  # for its limits
-        self._pipeline.bodies.observe_read(context, read.body, read.content)
-        context.body, context.charge, context.authorized_at = BytesBody(read.body), Charge(), since
+    def _end(self, context: RequestContext, request: DirectRequest, error: BaseException) -> None:
+        """End one that was not sent."""
+        body, since = request.whole, request.waits_since or self._clock.seconds()
+        request.known.flow.decide(context)
+        self._pipeline.bodies.observe_read(context, body, request.content)
+        context.body, context.charge, context.authorized_at = BytesBody(body), Charge(), since
         context.mark("auth", since)
         context.under_way = "turn"
         self._accounting.begin()
@@ -263,7 +262,7 @@ class FastPath:
 
     def _new_context(
         self,
-        before: DirectRequest | ArrivingRequest | ReadRequest,
+        before: DirectRequest | ArrivingRequest,
         head: RequestHead,
         upload: RequestBody,
         request_id: str,

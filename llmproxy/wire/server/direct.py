@@ -56,6 +56,9 @@ class DirectChannel(RequestChannel, Protocol):
     def hand_over(self, request: ChannelRequest) -> None:
         """It goes on as this."""
 
+    def abortConnection(self) -> None:
+        """End it at once, whatever is under way."""
+
 
 class DirectRequests(Protocol):
     """Serves requests directly, where nothing about them is unusual; each call says whether it has."""

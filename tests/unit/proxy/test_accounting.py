@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -12,7 +13,7 @@ from llmproxy.config.model import Settings
 from llmproxy.ledger.kinds import AlikeOpenings
 from llmproxy.ledger.records import FinishedRequest, LedgerLineOpening
 from llmproxy.limits.counted import NO_LIMITS
-from llmproxy.limits.in_flight import InFlightLimit
+from llmproxy.limits.in_flight import InFlightLimit, Slots
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.proxy.accounting import Accounting
@@ -196,7 +197,8 @@ class Charges(ProxyCase):
         self.accounting.begin()
         alike = AlikeOpenings(("p", "t", "main", "/x", ""))
         self.assertEqual(self.accounting.open_alike(alike, 0.0, "r", 0, 0, 1, "", False), "line-2")
-        self.accounting.conclude(parts_of(record), "line-1", None, None)
+        request = SimpleNamespace(ledger_id="line-1", slot=Slots(1), reservation=None, is_measured=True)
+        self.accounting.conclude([request], [parts_of(record)])
         counted = self.metrics.snapshot()
         self.assertEqual((counted.requests, counted.in_flight), (2, 0))  # with the one of setUp
         opened = ("open alike", "p", "t", "main", "/x", "", 0.0, "r", 0, 0, 1, "", False)

@@ -95,6 +95,29 @@ class Turns(SynchronousTestCase):
         self.assertFalse(self.waits("b"))
         self.assertEqual((self.left, self.clock.getDelayedCalls()), ([], []))
 
+    def test_work(self) -> None:
+        """After a quiet time it waits for nothing, and makes the message that comes of it wait for nothing either."""
+        self.assertFalse(self.coalescer.join(lambda: None))
+        self.assertFalse(self.waits("a"))
+        self.assertTrue(self.coalescer.join(lambda: self.left.append("work")))
+        self.assertTrue(self.waits("b"))
+        self.clock.advance(0)
+        self.assertEqual(self.left, ["work", "b"])
+
+    def test_work_that_always_waits(self) -> None:
+        self.assertTrue(self.coalescer.join(lambda: self.left.append("work"), True))
+        self.clock.advance(0)
+        self.assertEqual(self.left, ["work"])
+
+    def test_what_comes_of_work(self) -> None:
+        """It leaves with the same turn, however much there is of it."""
+        self.waits("a")
+        names = [str(number) for number in range(MAX_WAITING_MESSAGES + 2)]
+        self.coalescer.join(lambda: [self.waits(name) for name in names])
+        self.waits("b")
+        self.clock.advance(0)
+        self.assertEqual((self.left, self.clock.getDelayedCalls()), (["b", *names], []))
+
     def test_soon_after_another(self) -> None:
         """It waits for the turn's end, with all that come meanwhile."""
         self.waits("a")
