@@ -9,18 +9,19 @@ import re
 import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.processes import HOST
 from tests.support.proxy_case import FAST_PATH
 from tests.support.stack import KEYS, MANAGEMENT, Stack, eventually
+from tests.support.suspending import suspended
 from tests.support.threaded_server import ThreadedServer, received
 
 SETTINGS = """\
@@ -41,6 +42,7 @@ DONE = json.dumps({"model": "gpt-4o-2024-08-06", "usage": USAGE, "choices": []})
 EVENTS = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n' + b"data: %b\n\ndata: [DONE]\n\n" % DONE
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
 CLOSE, SILENT = None, ...
+LOADED = str(Path(__file__).parent.parent / "load")
 
 
 def whole(body: bytes, *lines: bytes, status: bytes = b"200 OK") -> bytes:
@@ -91,6 +93,13 @@ STEP = st.tuples(
     st.one_of(st.sampled_from(("whole", "stream")), st.sampled_from(sorted(SCRIPTS))),
     st.sampled_from(("one read", "two reads", "many reads")),
 )
+# Of those that come together, what one does must not change what becomes of another: a key that rests after 429 would.
+TOGETHER = st.tuples(
+    st.sampled_from(sorted(BODIES.keys() - {"long"})),  # which a socket may not hold while nobody reads it
+    st.sampled_from(FIELDS),
+    st.one_of(st.sampled_from(("whole", "stream")), st.sampled_from(sorted(SCRIPTS.keys() - {"large", "throttled"}))),
+    st.sampled_from(("one read", "two reads")),
+)
 VARYING = re.compile(
     rb"^((?:Date|Server-Timing|X-Upstream-Response-Time|x-ratelimit-(?:remaining|reset)-[a-z]+|Retry-After): )[^\r]*",
     re.IGNORECASE | re.MULTILINE,
@@ -98,11 +107,17 @@ VARYING = re.compile(
 
 
 class Provider(ThreadedServer):
-    """Plays the script that a request names in C{X-Script}, and keeps what it was sent."""
+    """Plays the script that a request names in C{X-Script}, and keeps what it was sent.
+
+    @ivar goes_on: Whether it answers; until then requests wait. C{answered}: how many it has answered.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.requests: list[bytes] = []
+        self.answered: list[str] = []
+        self.goes_on = Event()
+        self.goes_on.set()
         self.url = f"http://{HOST}:{self.port}"
 
     def serve(self, connection: socket.socket) -> None:
@@ -121,48 +136,43 @@ class Provider(ThreadedServer):
             self.requests.append(head + end + data[:length])
             data = data[length:]
             name = (re.search(rb"\r\nX-Script: ([^\r]*)", head) or [b"", b"silent"])[1].decode()
+            self.goes_on.wait(30)
             for act in SCRIPTS[name]:
                 if act is CLOSE:
+                    connection.shutdown(socket.SHUT_RDWR)
+                    self.answered.append(name)
                     return
                 if act is SILENT:
+                    self.answered.append(name)
                     connection.recv(1)
                     return
                 connection.sendall(act)
+            self.answered.append(name)
 
 
-class Way(Stack):
-    """A daemon, and one client of it."""
+class Lane:
+    """A client of a daemon, which sends one request after the other, on one connection where it can."""
 
-    keys = {"openai": KEYS["openai"]}  # noqa: RUF012
-
-    def __init__(self, home: Path, provider: Provider, fast: bool) -> None:
-        home.mkdir()
-        self.settings = SETTINGS % provider.url
-        super().__init__(home, env={FAST_PATH: "true" if fast else "false"})
-        self.provider = provider
+    def __init__(self, way: Way) -> None:
+        self.way = way
         self.connection: socket.socket | None = None
 
-    def play(self, steps: list[Any], ids: list[str]) -> list[Any]:
-        """What client and provider see of these requests."""
-        self.provider.requests.clear()
-        noticed = [self._ask(*step, request_id=each) for step, each in zip(steps, ids, strict=True)]
-        self.hang_up()
-        return [noticed, list(self.provider.requests)]
-
-    def _ask(self, kind: str, fields: tuple[str, ...], script: str, manner: str, *, request_id: str) -> Any:
+    def send(self, kind: str, fields: tuple[str, ...], script: str, manner: str, request_id: str) -> None:
         body = BODIES[kind]
         if self.connection is None:
-            self.connection = socket.create_connection((HOST, self.daemon.port), 30)
+            self.connection = socket.create_connection((HOST, self.way.daemon.port), 30)
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        lines = ["POST /v1/chat/completions HTTP/1.1", "Host: proxy.test", f"Authorization: Bearer {self.token}"]
+        lines = ["POST /v1/chat/completions HTTP/1.1", "Host: proxy.test", f"Authorization: Bearer {self.way.token}"]
         lines += [f"X-Script: {script}", f"X-Request-ID: {request_id}", *(f.format(n=request_id) for f in fields)]
         sent = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
         cut = {"one read": len(sent), "two reads": len(sent) - len(body), "many reads": 30_000}[manner]
-        before = len(self.provider.requests)
         for at in range(0, len(sent), max(cut, 1)):
             self.connection.sendall(sent[at : at + max(cut, 1)])
-        if script == "silent":  # the client leaves once the provider has the request
-            eventually(lambda: len(self.provider.requests) > before)
+
+    def receive(self, script: str) -> Any:
+        """What the client sees of the response; where there will be none, it leaves."""
+        assert self.connection is not None
+        if script == "silent":
             self.hang_up()
             return "left"
         response, ended = whole_response(self.connection)
@@ -174,6 +184,51 @@ class Way(Stack):
         connection, self.connection = self.connection, None
         if connection is not None:
             connection.close()
+
+
+class Way(Stack):
+    """A daemon, and its clients."""
+
+    keys = {"openai": KEYS["openai"]}  # noqa: RUF012
+
+    def __init__(self, home: Path, provider: Provider, fast: bool, **env: str) -> None:
+        home.mkdir()
+        self.settings = SETTINGS % provider.url
+        super().__init__(home, env={FAST_PATH: "true" if fast else "false", **env})
+        self.provider = provider
+
+    def play(self, steps: list[Any], ids: list[str]) -> list[Any]:
+        """What client and provider see of these requests, one after the other."""
+        self.provider.requests.clear()
+        lane, noticed = Lane(self), []
+        for number, (step, each) in enumerate(zip(steps, ids, strict=True), 1):
+            lane.send(*step, request_id=each)
+            if step[2] == "silent":  # the client leaves once the provider has the request
+                eventually(lambda number=number: len(self.provider.requests) >= number)  # type: ignore[misc]
+            noticed.append(lane.receive(step[2]))
+        lane.hang_up()
+        return [noticed, list(self.provider.requests)]
+
+    def play_together(self, steps: list[Any], rounds: list[list[str]]) -> list[Any]:
+        """Likewise, where as many clients as there are steps send theirs in each round so that all come in one turn of
+        the reactor, and so do the responses."""
+        provider, lanes, noticed = self.provider, [Lane(self) for _ in steps], []
+        provider.requests.clear()
+        for ids in rounds:
+            before = len(provider.requests)
+            provider.answered.clear()
+            provider.goes_on.clear()
+            with suspended(self.daemon.pid):
+                for lane, step, each in zip(lanes, steps, ids, strict=True):
+                    lane.send(*step, request_id=each)
+            eventually(lambda before=before: len(provider.requests) >= before + len(steps))  # type: ignore[misc]
+            with suspended(self.daemon.pid):
+                provider.goes_on.set()
+                eventually(lambda: len(provider.answered) >= len(steps))
+            noticed.append([lane.receive(step[2]) for lane, step in zip(lanes, steps, strict=True)])
+        for lane in lanes:
+            lane.hang_up()
+        return [noticed, sorted(provider.requests)]
 
     # What is recorded
 
@@ -252,7 +307,7 @@ def by_id(path: Path) -> dict[str, Any]:
 
 def same(record: dict[str, Any]) -> dict[str, Any]:
     """Of a record, what does not depend on when it was made, by whom, or which way it went."""
-    own = ("id", "ts", "at", "run", "project_id", "token_id", "steps", "project", "token", "client")
+    own = ("id", "number", "ts", "at", "run", "project_id", "token_id", "steps", "project", "token", "client")
     kept = {k: v for k, v in record.items() if k not in own and (k == "cost_usd" or not isinstance(v, float))}
     return {k: v for k, v in kept.items() if not k.endswith(("_ms", "_at", "_seconds", "duration"))}
 
@@ -262,22 +317,20 @@ def unlike(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {key: (one.get(key), other.get(key)) for key in one | other if one.get(key) != other.get(key)}
 
 
-@pytest.fixture(scope="module")
-def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Way, Way]]:
-    home = tmp_path_factory.mktemp("ways")
+@contextmanager
+def both_ways(home: Path, **env: str) -> Iterator[tuple[Way, Way]]:
     with (
         Provider() as provider,
-        Way(home / "short", provider, True) as short,
-        Way(home / "long", provider, False) as long,
+        Way(home / "short", provider, True, **env) as short,
+        Way(home / "long", provider, False, **env) as long,
     ):
         for way in (short, long):
             way.token = way.new_token(requests_per_minute=1_000_000, tokens_per_minute=10**9)
         yield short, long
 
 
-def test_nobody_notices(ways: tuple[Way, Way]) -> None:
+def test_nobody_notices(tmp_path: Path) -> None:
     """The same bytes to provider and client, the same events, access lines, ledger lines, figures, and uses."""
-    short, long = ways
     ids, number = set[str](), count()
 
     @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
@@ -288,9 +341,31 @@ def test_nobody_notices(ways: tuple[Way, Way]) -> None:
         ids.update(names)
         assert short.play(steps, names) == long.play(steps, names)
 
-    compare()
+    with both_ways(tmp_path) as (short, long):
+        compare()
+        check_records(short, long, ids)
+
+
+def test_nobody_notices_in_a_crowd(tmp_path: Path) -> None:
+    """Likewise, under load, where many come in one turn, and are served together."""
+    ids, number = set[str](), count()
+
+    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(st.lists(TOGETHER, min_size=2, max_size=12))
+    def compare(steps: list[Any]) -> None:
+        rounds = [[f"way-crowd-{next(number):06}" for _ in steps] for _ in range(4)]
+        ids.update(*rounds)
+        assert short.play_together(steps, rounds) == long.play_together(steps, rounds)
+
+    with both_ways(tmp_path, PYTHONPATH=LOADED) as (short, long):
+        compare()
+        check_records(short, long, ids)
+
+
+def check_records(short: Way, long: Way, ids: set[str]) -> None:
+    """What is recorded of these requests, and of all so far, is the same; some went the short way."""
     for what in (Way.events, Way.access_lines, Way.ledger):
-        for way in ways:
+        for way in (short, long):
             eventually(lambda what=what, way=way: ids <= what(way).keys(), 30)  # type: ignore[misc]
         one, other = what(short), what(long)
         assert [(each, unlike(one[each], other[each])) for each in sorted(ids) if one[each] != other[each]][:3] == []

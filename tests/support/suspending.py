@@ -5,18 +5,33 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from tests.support.stack import eventually
+
+
+def _stop(pid: int) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+
+
+@contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """What arrives meanwhile is there at once for it."""
+    _stop(pid)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def suspend(pid: int, database: Path) -> None:
     """SIGSTOP, and not while it writes: nobody else could write to the SQLite file then."""
 
     def stopped() -> bool:
-        os.kill(pid, signal.SIGSTOP)
-        eventually(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        _stop(pid)
         try:
             with closing(sqlite3.connect(database, timeout=1.0, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")

@@ -90,7 +90,8 @@ class DirectCalls:
         known, now = request.known, self._seconds()
         prepared, flow, content = known.prepared, known.flow, request.read
         assert prepared is not None and prepared.sending is not None and content is not None
-        if not self._is_good(known, now, self._now) or not prepared.sending.pool.sends_at_once():
+        is_good = self._is_good(known, now, self._now) and not self._accounting.shutting_down
+        if not (is_good and prepared.sending.pool.sends_at_once()):
             self._undecided(request)
             return False
         asked = _new(RequestSize, (known.method, request.model, content, len(request.whole)))
