@@ -43,9 +43,9 @@ class Client:
         self.token, self.count = token, 0
         stack.closing(self.connection.close)
 
-    def ask(self) -> tuple[int, str]:
+    def ask(self, **more: str) -> tuple[int, str]:
         self.count += 1
-        fields = {
+        fields = more | {
             "Authorization": f"Bearer {self.token}",
             "Content-Type": "application/json",
             "traceparent": f"00-{self.count:032x}-{self.count:016x}-01",
@@ -109,6 +109,18 @@ def test_a_limit_that_is_set_and_used_up(own: Own) -> None:
         client.ask()
     own.manage("PATCH", f"/manage/tokens/{made['id']}", {"requests_per_minute": 5})
     assert [client.ask()[0] for _ in range(8)] == [200] * 5 + [429] * 3
+
+
+def test_a_stream_that_its_head_asks_for(tmp_path: Path) -> None:
+    """It has as long as streams have, be it ever so long until it begins."""
+    timeouts = "timeouts: {request: 300ms, stream: 20s, response_header: 10s}"
+    with Own(tmp_path, more=timeouts, env={FAST_PATH: "true"}) as own, own.clients:
+        client = Client(own, own.token)
+        asks = {"Accept": "text/event-stream", "X-Sim-Delay": "0.5"}
+        assert {client.ask(**asks) for _ in range(MANY)} == {(200, "")}
+        eventually(lambda: short(own) >= MANY - 3)
+        asks = {"X-Sim-Delay": "0.5"}
+        assert {client.ask(**asks) for _ in range(2)} == {(504, "upstream_timeout")}
 
 
 @pytest.mark.parametrize("counted", ["by Redis", "by the supervisor"])

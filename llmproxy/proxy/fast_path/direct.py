@@ -179,13 +179,15 @@ class DirectPath:
                     return False
                 model, stream = asked
             model = prepared.model or model
+            if prepared.sending is None:
+                read = _new(ReadRequest, (channel, known, filled, body, model, started_at, arrived_at))
+                return self._hits.serve(read)
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
-        if prepared.sending is None:
-            return self._hits.serve(_new(ReadRequest, (channel, known, filled, body, model, started_at, arrived_at)))
         request = DirectRequest()
         request.owner, request.channel, request.known, request.filled = self, channel, known, filled
-        request.read, request.whole, request.model, request.expects_stream = content, body, model, stream
+        request.read, request.whole, request.model = content, body, model
+        request.expects_stream = stream or prepared.streams
         request.started_at, request.arrived_at, request.buffers = started_at, arrived_at, buffers
         channel.begin_direct(request)
         size = len(body)

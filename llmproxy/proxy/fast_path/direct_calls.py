@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -72,9 +72,15 @@ class DirectCalls:
                     admitted.append(request)
             except Exception:
                 self._end(request)
-        for request in admitted:
+        self._send_all(admitted)
+
+    def _send_all(self, requests: Iterable[DirectRequest]) -> None:
+        for request in requests:
             try:
-                self._send(request)
+                if not self._sends(request):
+                    self._undecided(request)
+            except errors.ProxyError:
+                self._undecided(request)  # the pipeline says so in its own way
             except Exception:
                 self._end(request)
 
@@ -111,10 +117,7 @@ class DirectCalls:
     def admit(self, request: DirectRequest, reservation: LimitReservation) -> None:
         """Limits that are counted elsewhere, in Redis or by the supervisor of several workers, admit it."""
         request.pending, request.reservation = None, reservation
-        try:
-            self._send(request)
-        except Exception:  # whoever decides has others to tell
-            self._end(request)
+        self._send_all((request,))
 
     def refuse(self, request: DirectRequest, error: BaseException) -> None:
         """Its limits do not admit it: nobody is to ask them, and to count that, once more."""
@@ -136,9 +139,12 @@ class DirectCalls:
 
     def _undecided(self, request: DirectRequest) -> None:
         """It cannot be sent at once: the pipeline decides on it."""
-        self._give_back(request)
-        request.release()
-        self._fallback.take_undecided(request, *names_of(request, self._identity))
+        try:
+            self._give_back(request)
+            request.release()
+            self._fallback.take_undecided(request, *names_of(request, self._identity))
+        except Exception:
+            self._end(request)
 
     def _give_back(self, request: DirectRequest) -> None:
         reservation, request.reservation = request.reservation, None
@@ -147,7 +153,7 @@ class DirectCalls:
 
     # Sending
 
-    def _send(self, request: DirectRequest) -> None:
+    def _sends(self, request: DirectRequest) -> bool:
         """Send it, where nothing has changed that its flow was made from, and nothing has to be waited for."""
         accounting, identity, known, filled = self._accounting, self._identity, request.known, request.filled
         now, prepared, reservation, since = self._seconds(), known.prepared, request.reservation, request.waits_since
@@ -157,11 +163,9 @@ class DirectCalls:
         # Whether it may be sent
         is_looked_at = reservation is not None and not since  # just before it got its limits
         if not is_looked_at and (accounting.shutting_down or not self._is_good(known, now, self._now)):
-            self._undecided(request)
-            return
+            return False
         if slots.taken >= slots.most or not pool.sends_at_once():
-            self._undecided(request)
-            return
+            return False
         if (
             attempt is None
             or attempt.ticket != attempt.project.ticket
@@ -169,13 +173,11 @@ class DirectCalls:
         ):
             attempt = sending.attempt = sending.upstream.circuits.enter_closed(sending.common[0])
             if attempt is None:
-                self._undecided(request)
-                return
+                return False
         if uses is None:
             uses = known.flow.session.use_known()
             if uses is None:
-                self._undecided(request)
-                return
+                return False
         # What it is
         begin, open_line, fresh_id = accounting.begin, accounting.open_alike, identity.fresh_id  # no methods
         body, model, channel = request.whole, request.model, request.channel
@@ -212,3 +214,4 @@ class DirectCalls:
             due = request.arrived_at + prepared.total
         self._deadlines.watch(request, due)
         pool.send(request)
+        return True

@@ -184,6 +184,19 @@ class DirectCallsTests(SynchronousTestCase):
         self.calls.add(self.request("b", limited=False))
         self.assertEqual((self.heard, self.buffers.held), ([("undecided", "a"), ("undecided", "b")], 0))
 
+    def test_no_use_is_left(self) -> None:
+        """The pipeline says so, as it does of any other request; what was reserved is given back."""
+
+        def used_up() -> int:
+            raise errors.QuotaExceeded
+
+        request = self.request()
+        broken: Any = request.known
+        broken.prepared.sending.uses, broken.flow.session = None, SimpleNamespace(use_known=used_up)
+        self.calls.add(request)
+        self.assertEqual((self.heard, self.buffers.held), ([("undecided", "a")], 0))
+        self.assertEqual((self.reserved.given_back, self.slots.taken), (1, 0))
+
     def test_refused_at_once(self) -> None:
         self.reserved, request = errors.RateLimited(), self.request()
         self.calls.add(request)
