@@ -85,6 +85,7 @@ FIELDS: tuple[tuple[str, ...], ...] = (
     ("Content-Type: application/json", "traceparent: 00-{n}-45-01", "X-Stainless-Retry-Count: 1"),
     ("Accept-Encoding: gzip, deflate", "Idempotency-Key: key-{n}", "Connection: keep-alive"),
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
+    ("Accept: text/event-stream",),
     ("Connection: close",),
 )
 STEP = st.tuples(
