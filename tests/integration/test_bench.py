@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 RUN = Path(__file__).parents[2] / "bench" / "run.py"
+WHERE = RUN.with_name("where.py")
 MISSING = [tool for tool in ("gcc", "taskset") if shutil.which(tool) is None]
 
 
@@ -25,6 +27,19 @@ class BenchTests(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("j33: there is no such scenario", done.stderr)
         self.assertEqual(done.stdout, "")
+
+    @pytest.mark.long("6 s: the daemon under a profiler, and under load")
+    def test_where_the_time_goes(self) -> None:
+        """By function, for each request: it is sent to the provider once, and its response to the client; of what the
+        cache has, the response alone."""
+        for scenario, least, most in (("j32", 1.8, 2.2), ("hit", 0.9, 1.1)):
+            done = subprocess.run(
+                [sys.executable, WHERE, "-k", scenario, "--seconds", "0.5"], capture_output=True, text=True, timeout=120
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            calls = re.search(r"^\| ~:0 <method 'send' of .*> \| ([\d.]+) \|", done.stdout, re.MULTILINE)
+            assert calls is not None, done.stdout
+            self.assertTrue(least <= float(calls[1]) <= most, done.stdout)
 
     @pytest.mark.long("5 s: a round of the daemon and of what it is compared with")
     def test_one_short_round(self) -> None:
