@@ -177,7 +177,7 @@ class Limiter:
                 if limits.rates:
                     lines = plan.rate_lines.after_taking(taken.left, taken.reset, now)
                 observer = self._budgets if plan.budgets else None
-                return LimitReservation(taken.limits, plan, limits, amounts, taken, lines, observer)
+                return LimitReservation(taken.limits, plan, limits, amounts, taken, lines, observer, is_local=True)
         pending = LimitsDecision(self, plan, route, asked, limits, amounts)
         if self._remote is not None:
             self._remote.begin(pending)

@@ -35,10 +35,21 @@ class LimitReservation:
     """What is held for one request until it is settled.
 
     @ivar limits: Those of its plan, in the period in which it came.
+    @ivar is_local: Whether counters of this process alone settle it, so that nobody elsewhere may wait for that.
     @ivar header_lines: Header lines that tell the client how its limits stand, with line ends between them.
     """
 
-    __slots__ = ("_amounts", "_budgets", "_by_unit", "_counters", "_ticket", "header_lines", "limits", "plan")
+    __slots__ = (
+        "_amounts",
+        "_budgets",
+        "_by_unit",
+        "_counters",
+        "_ticket",
+        "header_lines",
+        "is_local",
+        "limits",
+        "plan",
+    )
 
     def __init__(
         self,
@@ -51,6 +62,7 @@ class LimitReservation:
         budgets: BudgetObserver | None,
         *,
         by_unit: bool = True,
+        is_local: bool = False,
     ):
         """
         @param amounts: What it may use at most.
@@ -61,6 +73,7 @@ class LimitReservation:
         self._budgets = budgets
         self._amounts = amounts
         self._by_unit = by_unit
+        self.is_local = is_local
         self.plan = plan
         self.limits = limits
         self.header_lines = header_lines

@@ -10,7 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from llmproxy.auth.authenticator import Session
-from llmproxy.brief_record import BriefRecord, RecordKinds
+from llmproxy.brief_record import RecordKinds
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.ledger import Ledger
@@ -23,7 +23,7 @@ from llmproxy.metering.catalog import Meters, Operations
 from llmproxy.metering.deferred import Announcement, Collection
 from llmproxy.metering.estimating import tokens
 from llmproxy.metering.meter import Meter
-from llmproxy.model import Grant, RequestRecord
+from llmproxy.model import Grant, RequestRecord, Usage
 from llmproxy.observability.metrics import Metrics
 from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.context import Charge, RequestContext
@@ -45,8 +45,10 @@ _ENDS = {
 }
 
 
-_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 _log = Logger()
+
+Join = Callable[[Callable[[], object], bool], bool]
+"""As L{WriteCoalescer.join}."""
 
 
 class AnsweredRequest(Protocol):
@@ -55,9 +57,9 @@ class AnsweredRequest(Protocol):
     @ivar is_measured: Whether anybody has measured what it used.
     """
 
-    ledger_id: str
     slot: Slots
     reservation: LimitReservation | None
+    usage: Usage
     is_measured: bool
 
 
@@ -68,8 +70,8 @@ class Accounting:
     @ivar begin: A request has come, or the proxy makes one of its own; L{finish} must follow.
     @ivar open_line: Opens a direct request's line in the ledger; C{""} where there is none. Likewise C{open_alike},
         after which C{write_openings} must follow before a byte of the request leaves.
-    @ivar report: A direct request is over that nobody has begun, and that holds nothing.
-    @ivar join: L{WriteCoalescer.join}, where there is a coalescer.
+    @ivar report: A direct request is over for which nothing is held; C{report_all}: several are.
+    @ivar join: L{WriteCoalescer.join} of reports.
     @ivar kinds: Finds the kinds of records.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
     """
@@ -116,7 +118,8 @@ class Accounting:
         self.kinds = RecordKinds()
         self._reports = RequestReports((going_on(metrics.observe_all), *observers), clock, ledger, coalescer)
         self.report: Callable[[FinishedRequest], None] = self._reports.add
-        self.join: Callable[[Callable[[], object], bool], bool] = _not_waiting if coalescer is None else coalescer.join
+        self.report_all: Callable[[Sequence[FinishedRequest]], None] = self._reports.add_all
+        self.join: Join = _not_waiting if coalescer is None else coalescer.join
         self.tasks = self._reports.tasks
         self._attribution = attribution or None
 
@@ -175,25 +178,21 @@ class Accounting:
         """The names of the fields by which requests are attributed, in lower case."""
         return frozenset() if self._attribution is None else self._attribution.field_names
 
-    def conclude(self, requests: Sequence[AnsweredRequest], records: Sequence[BriefRecord]) -> None:
-        """Direct requests have been answered, of which these are the records: as L{finish_now}."""
+    def conclude(self, requests: Sequence[AnsweredRequest]) -> None:
+        """Direct requests have been answered: nothing is held for them any more. C{report_all} must follow."""
         self._metrics.in_flight -= len(requests)
-        finished = []
-        for request, record in zip(requests, records, strict=True):
+        for request in requests:
             request.slot.taken -= 1
-            reservation = request.reservation
+            reservation, used = request.reservation, request.usage
             if reservation is not None:
-                used = record.figures
                 try:
                     if request.is_measured:
-                        cost = 0.0 if record.kind.sample.basis == "none" else used.cost_usd
+                        cost = 0.0 if used.basis == "none" else used.cost_usd
                         reservation.settle(used.input_tokens + used.output_tokens, cost)
                     else:
                         reservation.keep()
                 except Exception:  # it takes none of the others with it
                     _log.failure("Limits could not be settled.")
-            finished.append(_new(FinishedRequest, (record, request.ledger_id, True, None, None)))
-        self._reports.add_all(finished)
 
     async def admit(self, context: RequestContext) -> None:
         """Nothing but the provider stands in the way: take one of its project's slots, count one use of the token, and

@@ -46,14 +46,17 @@ class RequestReports:
 
     def add(self, finished: FinishedRequest) -> None:
         """Report this request, now or before the turn is over."""
-        self.add_all((finished,))
+        waiting = self._finished
+        waiting.append(finished)
+        if len(waiting) == 1 and (self._coalescer is None or not self._coalescer.wait(self._report)):
+            self._report()
 
     def add_all(self, finished: Sequence[FinishedRequest]) -> None:
-        """Report these requests, now or before the turn is over."""
+        """Likewise these."""
         waiting = self._finished
         is_first = not waiting
         waiting += finished
-        if is_first and (self._coalescer is None or not self._coalescer.wait(self._report)):
+        if is_first and finished and (self._coalescer is None or not self._coalescer.wait(self._report)):
             self._report()
 
     def _report(self) -> None:

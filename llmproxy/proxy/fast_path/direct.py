@@ -10,7 +10,7 @@ from twisted.python.failure import Failure
 from llmproxy import errors
 from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.plain_members import read_plain
-from llmproxy.http.request_reader import read_uncoded
+from llmproxy.http.request_reader import RequestContent, read_uncoded
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
@@ -24,6 +24,7 @@ from llmproxy.proxy.fast_path.fallback import DirectFallback
 from llmproxy.proxy.fast_path.flow import FilledHead, FlowTable, KnownHead
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.fast_path.preparation import prepare
+from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, names_of
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.client.response import Response
@@ -60,7 +61,7 @@ class DirectPath:
         self._calls = DirectCalls(table, accounting, fallback, clock, identity, self._deadlines)
         records = DirectRecords(accounting)
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines, records)
-        self._streams = DirectStreams(pipeline, accounting, clock)
+        self._streams = DirectStreams(pipeline, accounting, clock, records)
         self._arriving = ArrivingBodies(clock, self)
         self.accepts, self.complete = self._responses.accepts, self._responses.complete
         self.leaving = accounting.write_openings
@@ -159,25 +160,10 @@ class DirectPath:
                 if whole is not None and self._hits.repeat(channel, whole, started_at, arrived_at, looked_at):
                     return True
         try:
-            content = None
-            if prepared.is_read_whole:
-                is_policed, is_measured = prepared.is_policed, prepared.is_measured
-                content = read_plain(body, prepared.plain, measured=is_measured)
-                if content is None:
-                    strictly = is_policed or is_measured
-                    content = read_uncoded(body, prepared.wanted, strictly=strictly, measured=is_measured)
-                    if content is None:
-                        return False
-                if is_policed:
-                    self._pipeline.policy.check_body(
-                        known.flow.session.grant, known.flow.route, known.flow.operation, content
-                    )
-                model, stream = content.model, content.stream
-            else:
-                asked = read_model_and_stream(body)
-                if asked is None:
-                    return False
-                model, stream = asked
+            found = self._read(known, prepared, body)
+            if found is None:
+                return False
+            content, model, stream = found
             model = prepared.model or model
             if prepared.sending is None:
                 read = _new(ReadRequest, (channel, known, filled, body, model, started_at, arrived_at))
@@ -196,6 +182,27 @@ class DirectPath:
             buffers.hold(size)
         self._calls.add(request)
         return True
+
+    def _read(
+        self, known: KnownHead, prepared: PreparedFlow, body: bytes
+    ) -> tuple[RequestContent | None, str, bool] | None:
+        """What a body says, where all of that must be known; its model; and whether it asks for a stream.
+
+        C{None} for one that is not usual; L{errors.ProxyError} where the policy forbids it.
+        """
+        if not prepared.is_read_whole:
+            asked = read_model_and_stream(body)
+            return None if asked is None else (None, *asked)
+        is_policed, is_measured = prepared.is_policed, prepared.is_measured
+        content = read_plain(body, prepared.plain, measured=is_measured)
+        if content is None:
+            content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
+            if content is None:
+                return None
+        if is_policed:
+            flow = known.flow
+            self._pipeline.policy.check_body(flow.session.grant, flow.route, flow.operation, content)
+        return content, content.model, content.stream
 
     # What requests say
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -30,8 +30,9 @@ _log = Logger()
 class DirectCalls:
     """Asks the limits of direct requests, and sends them: one step for all that have come in a turn, then the next.
 
-    To the processor each step is a short loop then, of which it remembers where it goes; with all steps for one request
-    after the other a request takes a fifth of the time more.
+    To the processor each step is a short loop then, of which it remembers where it goes: that saves an eighth of the
+    time. They join the reports and not what is written: what is sent a moment later is answered in one piece more
+    often, and that saves more than the moment costs.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class DirectCalls:
         self._is_good = table.is_good
         self._accounting = accounting
         self._reserve = accounting.limiter.reserve
-        self._join: Callable[[Callable[[], object], bool], bool] = accounting.join
+        self._join = accounting.join
         self._fallback = fallback
         self._seconds = clock.seconds
         self._identity = identity

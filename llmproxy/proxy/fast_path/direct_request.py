@@ -40,7 +40,7 @@ class DirectRequest(OwnedRequest):
         elsewhere, or was refused by any; C{pending}: what it waits for.
     @ivar expects_stream: Whether it asks for a stream; C{stream}: whether its response is one.
     @ivar reply: All that is to be sent to the client, once the response has been accepted; C{usage}: what it used.
-    @ivar measure: Sets its C{usage}, and says whether that has been measured, as C{is_measured} does then.
+    @ivar measure: Sets its C{usage}, and says whether anybody has measured that, as C{is_measured} does then.
     @ivar response_text: The response's body, without any coding.
     """
 

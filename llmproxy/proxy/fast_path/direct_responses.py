@@ -104,8 +104,8 @@ class DirectResponses:
         self._forget(request)
         self.served += 1
         request.ended_at = now = self._seconds()
-        channel = request.channel
-        waits = self._records.add(request, self._measure)
+        request.measure = self._measure
+        channel, waits = request.channel, self._records.add(request)
         try:
             request.attempt.responded(200, now)
             channel.write_final(request.reply, always_wait=request.reservation is not None)
@@ -113,7 +113,7 @@ class DirectResponses:
         except Exception:  # its connection would not know what to do with it
             _log.failure("A response could not be sent.")
         if not waits:
-            self._records.account()
+            self._records.account_all()
 
     def _measure(self, request: DirectRequest) -> bool:
         """Find out what the request used; whether anybody can."""

@@ -5,6 +5,7 @@ a coroutine or anything else of a request but what is recorded of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from twisted.logger import Logger
@@ -16,7 +17,7 @@ from llmproxy.http.masking import content_coding, events_mask
 from llmproxy.limits.headers import replace_rate_limits
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.proxy.accounting import Accounting
-from llmproxy.proxy.fast_path.direct_records import record_of
+from llmproxy.proxy.fast_path.direct_records import DirectRecords
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.direct_responses import measured_usage
 from llmproxy.proxy.pipeline import Pipeline
@@ -122,8 +123,9 @@ class DirectStreams:
     @ivar served: How many.
     """
 
-    def __init__(self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime) -> None:
+    def __init__(self, pipeline: Pipeline, accounting: Accounting, clock: IReactorTime, records: DirectRecords) -> None:
         self.served = 0
+        self._records = records
         self._pipeline = pipeline
         self._accounting = accounting
         self._clock = clock
@@ -184,18 +186,26 @@ class DirectStreams:
     def complete(self, stream: DirectStream, outcome: str) -> None:
         """Account for one that has ended so."""
         self.served += 1
-        request, meter, tap, accounting = stream.request, stream.meter, stream.tap, self._accounting
+        request = stream.request
         try:
-            request.outcome, request.error = accounting.end_of(outcome, left=stream.left)
+            request.outcome, request.error = self._accounting.end_of(outcome, left=stream.left)
             request.response_bytes = stream.relay.count
-            request.usage = NO_USAGE
-            if meter is not None and tap is not None:
-                tap.show()
-                request.usage = measured_usage(request, meter)
-            request.ended_at = self._clock.seconds()
-            request.is_measured = meter is not None
-            accounting.conclude((request,), (record_of(request, accounting.kinds),))
+            request.ended_at, request.measure = self._clock.seconds(), partial(_measure, stream.meter, stream.tap)
+            if request.reservation is not None:  # its end is written already, and may wait for nothing else
+                self._records.account((request,))
+            elif not self._records.add(request):
+                self._records.account_all()
             if outcome == "complete":
                 del stream.relay  # which knows it, too: nothing is to be left to the collector
         except Exception:  # neither its provider's connection nor its client's would know what to do with it
             _log.failure("A stream could not be accounted for.")
+
+
+def _measure(meter: Meter | None, tap: GatheringTap | None, request: DirectRequest) -> bool:
+    """Find out what a request used; whether anybody can. Nothing here knows the stream, which knows the request."""
+    if meter is None or tap is None:
+        request.usage = NO_USAGE
+        return False
+    tap.show()
+    request.usage = measured_usage(request, meter)
+    return True

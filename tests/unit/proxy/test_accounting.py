@@ -197,8 +197,10 @@ class Charges(ProxyCase):
         self.accounting.begin()
         alike = AlikeOpenings(("p", "t", "main", "/x", ""))
         self.assertEqual(self.accounting.open_alike(alike, 0.0, "r", 0, 0, 1, "", False), "line-2")
-        request = SimpleNamespace(ledger_id="line-1", slot=Slots(1), reservation=None, is_measured=True)
-        self.accounting.conclude([request], [parts_of(record)])
+        slot = Slots(1)
+        self.accounting.conclude([SimpleNamespace(slot=slot, reservation=None, is_measured=True, usage=Usage())])
+        self.accounting.report_all([FinishedRequest(parts_of(record), "line-1")])
+        self.assertEqual(slot.taken, -1)
         counted = self.metrics.snapshot()
         self.assertEqual((counted.requests, counted.in_flight), (2, 0))  # with the one of setUp
         opened = ("open alike", "p", "t", "main", "/x", "", 0.0, "r", 0, 0, 1, "", False)
