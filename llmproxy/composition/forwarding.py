@@ -29,6 +29,7 @@ from llmproxy.interfaces import (
     ITokenValidator,
 )
 from llmproxy.ledger import Ledger
+from llmproxy.limits.counted import IRemoteCounters
 from llmproxy.limits.in_flight import InFlightLimit
 from llmproxy.limits.limiter import Limiter
 from llmproxy.limits.reservation import BudgetObserver
@@ -198,6 +199,8 @@ def forwarding(
         cannot be used.
     """
     clock: IReactorTime = reactor
+    if coalescer is not None and IRemoteCounters.providedBy(counters):
+        coalescer.precede(IRemoteCounters(counters).tell_settled)  # whoever has a response may go on elsewhere
     routes = Routes(settings)
     make_agents = ProviderAgents(reactor, coalescer, descriptors, environ, learn)
     agents = {name: make_agents.of(name, api) for name, api in settings.apis.items()}

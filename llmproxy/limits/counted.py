@@ -104,3 +104,6 @@ class IRemoteCounters(ICounters):
 
     def begin(waiter: LimitsWaiter) -> None:
         """Have it decided, and tell the waiter once, be it at once or later."""
+
+    def tell_settled() -> None:
+        """What has been settled so far is on its way, before anything else that is sent from now on."""

@@ -16,6 +16,8 @@ from twisted.logger import Logger
 from twisted.protocols.basic import Int32StringReceiver
 from twisted.python.failure import Failure
 
+from llmproxy.base.direct_write import socket_of, write_at_once
+
 ANSWER_SECONDS = 5.0
 MAX_FRAME_BYTES = 64 * 1024 * 1024  # what a worker has counted is the largest
 
@@ -49,6 +51,7 @@ class Link(Int32StringReceiver):
         self._on_lost = on_lost
         self._number = 0
         self._questions: dict[int, Deferred[Any]] = {}
+        self._socket: socket.socket | None = None
 
     def tell(self, name: str, body: Any = None) -> None:
         """Have it done there; lost where nobody is there."""
@@ -87,12 +90,15 @@ class Link(Int32StringReceiver):
             question.errback(LinkLost("No answer came in time."))
 
     def _send(self, message: dict[str, Any]) -> None:
-        self.sendString(json.dumps(message, separators=(",", ":")).encode())  # type: ignore[no-untyped-call]
+        text = json.dumps(message, separators=(",", ":")).encode()
+        frame = len(text).to_bytes(self.prefixLength, "big") + text
+        write_at_once(self.transport, self._socket, frame)  # in this turn, before what others may act upon
 
     # What Twisted calls
 
     def connectionMade(self) -> None:
         self.connected_to_peer = True
+        self._socket = socket_of(self.transport)
 
     def stringReceived(self, string: bytes) -> None:
         message = json.loads(string)
@@ -122,7 +128,7 @@ class Link(Int32StringReceiver):
         self._log.failure("What another process asked for failed: {name}.", failure, name=name)
 
     def connectionLost(self, reason: Any = None) -> None:
-        self.connected_to_peer = False
+        self.connected_to_peer, self._socket = False, None
         questions, self._questions = self._questions, {}
         for question in questions.values():
             question.errback(LinkLost("The other process has gone."))

@@ -13,6 +13,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from llmproxy.base.direct_write import socket_of, write_at_once
 from llmproxy.redis.commands import RedisRefused, RedisUnavailable
 
 Message = Callable[[bytes, bytes], object]
@@ -90,22 +91,8 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
         self._sent.append(PendingCommand(answer, now, timeout, receive_timeout, len(command)))
         self.load += len(command)
         self._watch(now, now + timeout)
-        self._write(command)
+        write_at_once(self.transport, self._socket, command)
         return answer
-
-    def _write(self, data: bytes) -> None:
-        """Send at once where nothing waits to be sent; that spares a turn of the reactor and two system calls.
-
-        The transport keeps what it could not send, and finds out by itself what is wrong with a connection.
-        """
-        transport: Any = self.transport
-        if self._socket is not None and not transport.dataBuffer and not transport._tempDataLen:
-            try:
-                data = data[self._socket.send(data) :]
-            except OSError:
-                pass
-        if data:
-            transport.write(data)
 
     def abort(self, reason: str) -> None:
         """End it now."""
@@ -130,8 +117,7 @@ class RedisConnection(txredisapi.RedisProtocol):  # type: ignore[misc]
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
-        handle = self.transport.getHandle() if hasattr(self.transport, "getHandle") else None
-        self._socket = handle if isinstance(handle, socket.socket) else None  # which TLS has not
+        self._socket = socket_of(self.transport)
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         self._arrived += len(data)

@@ -36,18 +36,25 @@ class WriteCoalescer:
 
     def __init__(self, clock: IReactorTime, most: int = MAX_WAITING_MESSAGES) -> None:
         """
-        @param most: How many wait at a time; with one more, all of them leave.
+        @param most: How many wait at a time; before one more does, all of them leave.
         """
         self._seconds = clock.seconds
         self._at_end = end_of_turn(clock)
         self.most = most
         self.held: list[HoldingWriter] = []
         self._waiting: list[Callable[[], object]] = []
+        self._preceding: list[Callable[[], object]] = []
         self._last = 0.0
         self._ending = self._leaving = False
 
+    def precede(self, call: Callable[[], object]) -> None:
+        """Call this before anything leaves: whoever gets that may act on it elsewhere, where something else is to be
+        known by then."""
+        self._preceding.append(call)
+
     def wait(self, leave: Callable[[], object], always: bool = False) -> bool:
-        """Say whether there is something to wait for; if so, C{leave} is called once, before the turn is over.
+        """Say whether there is something to wait for; if so, C{leave} is called once, before the turn is over, and not
+        before this has returned.
 
         @param always: Whether it is to wait for the end of the turn even where it follows none.
         """
@@ -63,9 +70,10 @@ class WriteCoalescer:
             if not self._ending:
                 self._ending = True
                 self._at_end(self._end)
-        waiting.append(leave)
-        if len(waiting) >= self.most:
+        elif len(waiting) >= self.most:
             self._leave()
+            waiting = self._waiting
+        waiting.append(leave)
         return True
 
     def join(self, work: Callable[[], object], always: bool = False) -> bool:
@@ -82,6 +90,8 @@ class WriteCoalescer:
             self._at_end(self._leave_held)
 
     def _leave_held(self) -> None:
+        if self._preceding:
+            self._precede()
         held = self.held.copy()
         self.held.clear()
         self._last = self._seconds()
@@ -98,6 +108,8 @@ class WriteCoalescer:
     def _leave(self) -> None:
         self._leaving, self._last = True, self._seconds()
         while waiting := self._waiting:
+            if self._preceding:
+                self._precede()
             self._waiting = []
             for leave in waiting:
                 try:
@@ -105,3 +117,10 @@ class WriteCoalescer:
                 except Exception:  # the fault of one is none of the others'
                     _log.failure("What waited for the end of the turn failed.")
         self._leaving = False
+
+    def _precede(self) -> None:
+        for call in self._preceding:
+            try:
+                call()
+            except Exception:  # what waits leaves all the same
+                _log.failure("What was to be done before others leave failed.")

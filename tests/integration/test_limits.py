@@ -173,6 +173,25 @@ def calls(
         return list(clients.map(call, range(each * len(daemons))))
 
 
+def test_one_after_the_other_by_turns(four: Four) -> None:
+    """One at a time is allowed: whoever goes on at the next daemon, once the response has come, never meets itself."""
+    stack, daemons, _ = four
+    token, _ = limited(stack, concurrency=1)
+    lines = [HTTPConnection(HOST, daemon.port, timeout=30) for daemon in daemons]
+    fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    statuses = []
+    for body in (BODY, STREAM):
+        for number in range(200):
+            line = lines[number % len(lines)]
+            line.request("POST", CHAT, body, fields)
+            answer = line.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+    for line in lines:
+        line.close()
+    assert [at for at, status in enumerate(statuses) if status != 200] == []
+
+
 @pytest.mark.long("5 s: four daemons at once never spend more than a budget")
 def test_four_daemons_never_spend_more_than_a_budget(four: Four) -> None:
     """Four hundred calls, a hundred at once, until nothing fits any more: what the provider charged stays within the

@@ -7,12 +7,14 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
 
+from tests.support.processes import HOST
 from tests.support.stack import Stack, eventually
 from tests.support.workers import WorkerStack, answering, is_running, workers_of
 
@@ -67,6 +69,24 @@ def answered_ready(stack: Stack) -> bool:
 
 
 class TestLimitsOfFourWorkersWithoutRedis:
+    def test_one_after_the_other_by_turns(self, four: WorkerStack) -> None:
+        """One at a time is allowed: whoever goes on at the next worker, once the response has come, never meets
+        itself."""
+        token, _ = limited(four, concurrency=1)
+        lines = [HTTPConnection(HOST, four.daemon.port, timeout=30) for _ in range(12)]
+        fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        statuses = []
+        for body in (BODY, STREAM):
+            for number in range(240):
+                line = lines[number % len(lines)]
+                line.request("POST", CHAT, body, fields)
+                answer = line.getresponse()
+                answer.read()
+                statuses.append(answer.status)
+        for line in lines:
+            line.close()
+        assert [at for at, status in enumerate(statuses) if status != 200] == []
+
     def test_a_rate(self, four: WorkerStack) -> None:
         token, _ = limited(four, requests_per_minute=40)
         statuses = at_once(four, token, 120)

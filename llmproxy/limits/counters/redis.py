@@ -126,6 +126,9 @@ class RedisCounters(RemoteCounters):
             is_sent = batches.is_due or self.redis.available
             self._use.settle(ticket, amounts, batches.settlements() if is_sent else self._owed_settlements())
 
+    def tell_settled(self) -> None:
+        self._batches.tell_settled()
+
     def _owed_settlements(self) -> Settlements:
         """What waits for Redis to come back, to be added to."""
         if sum(each.count for each in self.owed) >= MAX_UNSENT_SETTLEMENTS:

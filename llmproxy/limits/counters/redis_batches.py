@@ -48,7 +48,7 @@ _unpack = msgpack.Decoder(ExchangeAnswer).decode
 
 
 class RedisBatches:
-    """Sends what is to be reserved and what is settled at the end of the turn, in one call.
+    """Sends what is to be reserved and what is settled at the end of the turn, in one call, or before responses leave.
 
     @ivar is_due: Whether there is something that leaves with this turn.
     """
@@ -103,6 +103,11 @@ class RedisBatches:
         self._settlements.appendleft(settlements)
         if not self.is_due:
             self._send_soon()
+
+    def tell_settled(self) -> None:
+        """Have what is settled leave now, with all else that is due."""
+        if self._settlements:
+            self.flush()
 
     def slot(self) -> int:
         """Redis's present slot, as far as is known."""

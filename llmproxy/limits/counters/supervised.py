@@ -7,13 +7,14 @@ from typing import Any
 
 from twisted.application.service import MultiService
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import deferred
+from llmproxy.base.end_of_turn import end_of_turn
 from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import IBudgetStore
 from llmproxy.limits.counted import IRemoteCounters
@@ -60,12 +61,12 @@ class SupervisedCounters(RemoteCounters):
         self.local = MemoryCounters(budgets, clock, now)
         self.addService(self.local)  # type: ignore[no-untyped-call]
         self._exchange = exchange
-        self._clock = clock
         self._fallback = LocalFallback(self.local, lambda key: 0)
         self._fallback.processes = processes
         self._settled: list[Any] = []
         self._questions: list[RemoteQuestion] = []
-        self._timer: IDelayedCall | None = None
+        self._is_due = False
+        self._at_end = end_of_turn(clock)
 
     @property
     def tasks(self) -> list[Task]:
@@ -99,12 +100,19 @@ class SupervisedCounters(RemoteCounters):
         self._settled.append([number, amounts])
         self._soon()
 
+    def tell_settled(self) -> None:
+        if self._settled:
+            self._flush()
+
     def _soon(self) -> None:
-        if self._timer is None:
-            self._timer = self._clock.callLater(0, self._flush)
+        if not self._is_due:
+            self._is_due = True
+            self._at_end(self._flush)
 
     def _flush(self) -> None:
-        self._timer = None
+        if not self._is_due:
+            return  # it has left before the end of its turn
+        self._is_due = False
         settled, self._settled = self._settled, []
         questions, self._questions = self._questions, []
         asking = self._exchange(settled, [_wanted(question) for question in questions])
@@ -124,9 +132,7 @@ class SupervisedCounters(RemoteCounters):
         stopped = MultiService.stopService(self)
         if stopped is not None:
             await stopped
-        if self._timer is not None:
-            self._timer.cancel()
-            self._flush()
+        self._flush()
 
 
 def _wanted(question: RemoteQuestion) -> list[Any]:

@@ -156,8 +156,9 @@ class ResponseWriter:
         @param always_wait: Whether it waits for the end of the turn also where there is no load.
         """
         coalescer = self._coalescer
-        self._parting += data  # first: one too many makes all leave that wait, itself among them
-        if coalescer is None or not coalescer.wait(self.leave, always_wait):
+        waits = coalescer is not None and coalescer.wait(self.leave, always_wait)
+        self._parting += data
+        if not waits:
             self.leave()
 
     def drop(self) -> None:

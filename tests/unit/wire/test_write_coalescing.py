@@ -148,6 +148,21 @@ class Turns(SynchronousTestCase):
         self.clock.advance(0)
         self.assertEqual((self.left, self.clock.getDelayedCalls()), (names, []))
 
+    def test_what_precedes(self) -> None:
+        """It is done before any message or chunk leaves, and before what comes of one; where it fails they leave all
+        the same."""
+        self.coalescer.precede(lambda: self.left.append("first"))
+        self.coalescer.precede(lambda: 1 / 0)
+        self.waits("quiet")
+        self.coalescer.wait(lambda: self.waits("b"))
+        self.waits("a")
+        self.coalescer.held.append(Held(self.left, "chunk"))
+        self.coalescer.on_held(1)
+        self.assertEqual(self.left, [])
+        self.clock.advance(0)
+        self.assertEqual(self.left, ["first", "a", "first", "b", "first", "chunk"])
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 3)
+
     def test_one_that_comes_while_others_leave(self) -> None:
         """Has an end of its own."""
         self.waits("a")
@@ -170,6 +185,7 @@ class Answers(Serving):
         self.addCleanup(self.wire.close)
         self.channel: Any = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4711))
         self.channel.makeConnection(self.wire)
+        self.left: list[int] = []
         self.coalescer.wait(lambda: None)  # somebody else's, just now
         self.clock.advance(0)
 
@@ -190,11 +206,14 @@ class Answers(Serving):
         self.assertTrue(self.wire.received().endswith(b"\r\n\r\none"))
 
     def test_one_too_many(self) -> None:
-        """With it all that wait leave, it too: nobody's answer stays behind."""
-        for _ in range(MAX_WAITING_MESSAGES - 1):
-            self.coalescer.wait(lambda: None)
+        """All that wait leave before it: what is done behind it in this turn still comes before it leaves itself."""
+        for number in range(MAX_WAITING_MESSAGES):
+            self.coalescer.wait(partial(self.left.append, number))
         self.ask()
+        self.assertEqual(self.left, [])
         self.answer(b"one")
+        self.assertEqual((self.left, self.wire.received()), ([*range(MAX_WAITING_MESSAGES)], b""))
+        self.clock.advance(0)
         self.assertTrue(self.wire.received().endswith(b"\r\n\r\none"))
 
     def test_answers_in_order(self) -> None:

@@ -16,8 +16,9 @@ from tests.unit.limits.counters.contract import CountersContract, budget, lease,
 
 
 class SupervisedCase(TestCase):
+    clock: Clock
+
     def setUp(self) -> None:
-        self.clock = Clock()
         self.shared = SharedCounters(self.clock.seconds)
         self.silent = False
         self.made = self.counters()
@@ -32,32 +33,51 @@ class SupervisedCase(TestCase):
         return SupervisedCounters(exchange, self.clock, store, self.clock.seconds, processes=2)
 
 
+class TurningClock(Clock):
+    """Each turn of the reactor is a call of it."""
+
+    def callLater(self, when: float, what: Any, *call: Any, **more: Any) -> Any:
+        timer = super().callLater(when, what, *call, **more)
+        if not when:
+            from twisted.internet import reactor
+
+            reactor.callLater(0, self.advance, 0)  # type: ignore[attr-defined]
+        return timer
+
+
 class SupervisedContractTests(CountersContract, SupervisedCase):
-    """As counters of every kind; each turn of the reactor is a call of the clock."""
+    """As counters of every kind."""
 
     def setUp(self) -> None:
+        self.clock = TurningClock()
         super().setUp()
-        later = self.clock.callLater
-
-        def turn(seconds: float, *call: Any, **more: Any) -> Any:
-            timer = later(seconds, *call, **more)
-            if not seconds:
-                from twisted.internet import reactor
-
-                reactor.callLater(0, self.clock.advance, 0)  # type: ignore[attr-defined]
-            return timer
-
-        self.clock.callLater = turn  # type: ignore[method-assign]
 
     async def pause(self) -> None:
         self.clock.advance(0)
 
 
 class SupervisorSilentTests(SupervisedCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        super().setUp()
+
     def reserve(self, *claims: Any) -> Any:
         waiting = as_deferred(self.made.reserve(list(claims)))
         self.clock.pump([0, 0])
         return self.successResultOf(waiting)
+
+    def test_what_is_settled(self) -> None:
+        """It is told at the end of the turn, or when somebody says so; once."""
+        verdict = self.reserve(lease(1))
+        self.made.tell_settled()
+        self.made.settle(verdict.ticket, [0])
+        self.assertEqual(self.shared.reservations, 1)
+        self.made.tell_settled()
+        self.assertEqual(self.shared.reservations, 0)
+        self.clock.advance(0)
+        self.made.settle(self.reserve(lease(1)).ticket, [0])
+        self.clock.advance(0)
+        self.assertEqual((self.shared.reservations, self.reserve(lease(1)).refused), (0, None))
 
     def test_nobody_answers(self) -> None:
         """Each limit by its own word; what was asked for is given back, should it be made after all."""
