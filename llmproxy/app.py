@@ -171,6 +171,7 @@ def _forwarding(
         metrics=metrics,
         observers=records.observers,
         budgets=alerts.budgets,
+        peers=base.peers,
     )
 
 

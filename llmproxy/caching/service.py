@@ -13,10 +13,12 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.base.memo import BoundedMemo
+from llmproxy.base.peers import Peers
 from llmproxy.caching.collapsing import CollapsedRequest, InFlight
 from llmproxy.caching.fill import CacheFill
 from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix, key_with_prefix
 from llmproxy.caching.lookup import CacheLookup, CacheOutcome, CacheResult, Fetch, LocalHit, RepeatableHit
+from llmproxy.caching.read_targets import ReadTargets
 from llmproxy.caching.replay import MAX_ONE_WRITE_BYTES
 from llmproxy.caching.rules import conditional, invalidation, reuse
 from llmproxy.caching.rules.entry import Entry
@@ -37,7 +39,8 @@ from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import WholeResponse
 
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
-MAX_REMEMBERED_TARGETS = 4096  # that somebody has asked for with GET; beyond these every target may be one
+MAX_PREFIXES = 4096  # of keys
+_DROP = "cache.drop"
 
 
 @implementer(IInstrumented)
@@ -46,7 +49,7 @@ class ResponseCache(Service):
 
     @ivar state: What all lookups share.
     @ivar policies: What the settings say, by API.
-    @ivar may_hold_reads: Whether L{invalidate} may find anything: responses to GET and the like.
+    @ivar reads: Which targets L{invalidate} may find something of.
     """
 
     name: Any = "caching"
@@ -58,10 +61,12 @@ class ResponseCache(Service):
         clock: IReactorTime,
         now: Callable[[], float],
         buffers: Buffers | None = None,
+        peers: Peers | None = None,
     ) -> None:
         """
         @param now: Seconds since the epoch.
         @param buffers: Where is counted too what is held because it may be stored; where it is full, nothing is.
+        @param peers: Other workers, which are to forget what is invalidated here.
         """
         options = settings.cache
         # In a cache of this process's own no step of the wall clock makes a response older or younger; one that several
@@ -83,9 +88,10 @@ class ResponseCache(Service):
         self.policies: dict[str, ApiCachePolicy] = {}
         self.reconfigure(settings)
         self._coalesce = options.coalesce
-        self._prefixes: BoundedMemo[tuple[str, tuple[str, ...], bytes], str] = BoundedMemo(MAX_REMEMBERED_TARGETS)
-        self._reads: set[bytes] | None = set()
-        self.may_hold_reads = self.state.storage.local is None
+        self._prefixes: BoundedMemo[tuple[str, tuple[str, ...], bytes], str] = BoundedMemo(MAX_PREFIXES)
+        self._peers = peers = peers or Peers()
+        peers.register(_DROP, self._drop)
+        self.reads = ReadTargets(peers, self.run_in_background, everything=local is None)
 
     def reconfigure(self, settings: Settings) -> None:
         """Follow what these settings say of APIs from now on; what is stored stays."""
@@ -103,7 +109,7 @@ class ResponseCache(Service):
         policy = self.policies[route.api_name]
         said = cacheable(policy, method, lines)
         if method in (b"GET", b"HEAD"):
-            self._remember(route.target)
+            self.reads.remember(route.target)
         if said is None or (self.state.scope == "token" and not grant.token_id):  # nobody knows whose these would be
             return None
         return CacheRequest(policy, self._tenant(grant), "", method, lines, *said)
@@ -195,12 +201,16 @@ class ResponseCache(Service):
         self, route: Route, grant: Grant, method: bytes, lines: FieldLines, response: Response | WholeResponse
     ) -> None:
         """A request that has nothing to do with the cache was responded to: forget what may not be true any more."""
-        policy, local = self.policies[route.api_name], self.state.storage.local is not None
-        if not self.may_hold_reads or method in invalidation.SAFE or not policy.reads:
+        policy, reads = self.policies[route.api_name], self.reads
+        if not reads.any or method in invalidation.SAFE or not policy.reads:
             return
         for target in invalidation.invalidated_targets(route.target, policy.host, response.code, response.lines):
-            if self._reads is None or not local or target.partition(b"?")[0] in self._reads:
-                self._drop(cache_key(policy.api, self._tenant(grant), b"GET", target, lines, None, policy.marks))
+            elsewhere = reads.may_be_elsewhere(target)
+            if elsewhere or reads.may_be_here(target):
+                key = cache_key(policy.api, self._tenant(grant), b"GET", target, lines, None, policy.marks)
+                self._drop(key)
+                if elsewhere:
+                    self._peers.tell(_DROP, key)
 
     def run_in_background(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
         """Let it go on by itself, until it is over or this service is stopped."""
@@ -266,13 +276,6 @@ class ResponseCache(Service):
         if self.state.scope == "project":
             return (grant.project_id,)
         return (grant.project_id, grant.token_id) if self.state.scope == "token" else ()
-
-    def _remember(self, target: bytes) -> None:
-        self.may_hold_reads = True
-        if self._reads is not None:
-            self._reads.add(target.partition(b"?")[0])
-            if len(self._reads) > MAX_REMEMBERED_TARGETS:
-                self._reads = None
 
 
 def _nothing(_: str) -> None:

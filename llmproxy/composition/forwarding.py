@@ -16,6 +16,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy import plugins
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.lockout import FailedAttempts
+from llmproxy.base.peers import Peers
 from llmproxy.caching import ResponseCache
 from llmproxy.composition.provider_agents import ProviderAgents
 from llmproxy.composition.provider_connections import ProviderConnections
@@ -191,6 +192,7 @@ def forwarding(
     metrics: Metrics,
     observers: Sequence[Observer],
     budgets: BudgetObserver | None = None,
+    peers: Peers | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
@@ -207,7 +209,7 @@ def forwarding(
     upstreams = Upstreams(settings, _transports(agents), clock)
     shares = InFlightLimit(settings)
     keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
-    caching = _caching(settings, reactor, now, buffers)
+    caching = _caching(settings, reactor, now, buffers, peers)
     refusals = RepeatedEntries(audit, clock)
     providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)
     worst = CostCeiling(Prices(own_prices(settings.prices)), providers, operations)
@@ -266,13 +268,13 @@ def forwarding(
 
 
 def _caching(
-    settings: Settings, reactor: Any, now: Callable[[], float], buffers: Buffers | None
+    settings: Settings, reactor: Any, now: Callable[[], float], buffers: Buffers | None, peers: Peers | None
 ) -> ResponseCache | None:
     """The cache that the settings name, made by its plugin; C{None} where nothing is cached."""
     if not settings.cache.enabled:
         return None
     cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
-    return ResponseCache(cache, settings, reactor, now, buffers)
+    return ResponseCache(cache, settings, reactor, now, buffers, peers)
 
 
 def _flat(agents: Mapping[str, Sequence[Agent]]) -> list[Agent]:

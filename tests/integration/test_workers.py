@@ -170,6 +170,40 @@ class TestWhatIsSaidToOneWorker:
         removed = two.manage("POST", "/manage/cache/purge", {"all": True})["removed"]
         assert removed == stored, hits
 
+    def test_a_change_is_known_to_all(self, two: WorkerStack) -> None:
+        """What is changed through one worker is stale for the other one, too (RFC 9111, section 4.4)."""
+        path, fields = "/anything/v1/models?changes=1", {"Authorization": f"Bearer {two.token}"}
+        cacheable = fields | {"X-Sim-Header": "Cache-Control: public, max-age=3600"}
+        lines = [HTTPConnection(HOST, two.daemon.port, timeout=30) for _ in range(12)]
+
+        def ask(line: HTTPConnection, method: str, more: dict[str, str]) -> Any:
+            line.request(method, path, headers=more)
+            answer = line.getresponse()
+            answer.read()
+            return answer
+
+        def misses() -> int:
+            found = [ask(line, "GET", cacheable).headers["X-Cache-Status"] != "hit" for line in lines]
+            return found.count(True)
+
+        def is_missed_by_both() -> bool:
+            nonlocal missed
+            missed += misses()
+            return missed == 2
+
+        missed = misses()
+        while missed < 2:  # all of them are one worker's
+            lines.append(HTTPConnection(HOST, two.daemon.port, timeout=30))
+            missed += misses()
+        for method in ("DELETE", "PUT", "POST"):
+            for line in lines:
+                assert ask(line, method, fields | {"X-Sim-Status": "200"}).status == 200
+                missed = 0
+                eventually(is_missed_by_both)
+                assert misses() == 0
+        for line in lines:
+            line.close()
+
 
 class TestASupervisor:
     def test_replaces_a_worker_that_was_killed(self, two: WorkerStack) -> None:

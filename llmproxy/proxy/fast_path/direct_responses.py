@@ -78,7 +78,7 @@ class DirectResponses:
         route, session = known.flow.route, known.flow.session
         if self._pipeline.cache is not None:
             request.cache = cache = "bypass"
-            if self._pipeline.cache.may_hold_reads:
+            if self._pipeline.cache.reads.any:
                 self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
         if request.reservation is None or not request.reservation.header_lines:
             out = fields.incoming_of_shape(values, shape.names)
