@@ -95,19 +95,29 @@ class Process:
         cwd: Path | None = None,
     ) -> None:
         self._log = log
-        self._began = time.monotonic()
-        with log.open("ab") as output:
+        self._command, self._env, self._cwd = ["taskset", "-c", str(core), *command], {**os.environ, **(env or {})}, cwd
+        self._port, self._page = 0, ""
+        self._start()
+
+    def _start(self) -> None:
+        self.seconds, self._began = 0.0, time.monotonic()
+        with self._log.open("ab") as output:
             self._process = subprocess.Popen(
-                ["taskset", "-c", str(core), *command],
-                env={**os.environ, **(env or {})}, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+                self._command,
+                env=self._env, cwd=self._cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
             )  # fmt: skip
-        self.seconds = 0.0
 
     def __enter__(self) -> Process:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, at: TracebackType | None) -> None:
         self.end()
+
+    def restart(self) -> None:
+        """End it, and start it anew; it listens then."""
+        self.end()
+        self._start()
+        self.await_port(self._port, self._page)
 
     def end(self, patience: float = 5.0) -> None:
         if self._process.poll() is None:
@@ -143,6 +153,7 @@ class Process:
 
     def await_port(self, port: int, page: str = "", patience: float = 30.0) -> Process:
         """Wait until it listens, and answers C{page} with 200 if one is given."""
+        self._port, self._page = port, page
         end = time.monotonic() + patience
         try:
             while not _answers(port, page):
