@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -180,10 +181,10 @@ def test_one_after_the_other_by_turns(four: Four) -> None:
     lines = [HTTPConnection(HOST, daemon.port, timeout=30) for daemon in daemons]
     fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     statuses = []
-    for body in (BODY, STREAM):
-        for number in range(200):
+    for body, more in itertools.product((BODY, STREAM), ({}, {"X-Sim-Split": "1"}, {"Connection": "close"})):
+        for number in range(80):
             line = lines[number % len(lines)]
-            line.request("POST", CHAT, body, fields)
+            line.request("POST", CHAT, body, fields | more)
             answer = line.getresponse()
             answer.read()
             statuses.append(answer.status)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -76,10 +77,10 @@ class TestLimitsOfFourWorkersWithoutRedis:
         lines = [HTTPConnection(HOST, four.daemon.port, timeout=30) for _ in range(12)]
         fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         statuses = []
-        for body in (BODY, STREAM):
-            for number in range(240):
+        for body, more in itertools.product((BODY, STREAM), ({}, {"X-Sim-Split": "1"}, {"Connection": "close"})):
+            for number in range(80):
                 line = lines[number % len(lines)]
-                line.request("POST", CHAT, body, fields)
+                line.request("POST", CHAT, body, fields | more)
                 answer = line.getresponse()
                 answer.read()
                 statuses.append(answer.status)

@@ -109,6 +109,10 @@ class RemoteCounters(MultiService):
     async def _reserve_alone(self, waiter: LimitsWaiter) -> None:
         self._tell(waiter, await self._fallback.reserve(waiter.limits, waiter.amounts))
 
+    def ask_again(self, question: ReservationQuestion) -> None:
+        """Others have decided, and are to decide once more."""
+        self._ask(question)
+
     def conclude(self, question: ReservationQuestion, answer: RemoteAnswer) -> None:
         """Those who count have decided."""
         waiter, limits, refusal = question.waiter, question.limits, question.refusal
@@ -196,9 +200,10 @@ class ReservationQuestion(RemoteQuestion):
     """One request.
 
     @ivar held: What is held of budgets for it; C{refusal}: why it is not.
+    @ivar was_refused: Whether a limit of what is held at once has refused it, and it has been asked for once more.
     """
 
-    __slots__ = ("_counters", "held", "refusal", "waiter")
+    __slots__ = ("_counters", "held", "refusal", "waiter", "was_refused")
 
     def __init__(
         self,
@@ -211,6 +216,7 @@ class ReservationQuestion(RemoteQuestion):
     ) -> None:
         # Not by the base's, as each request passes here.
         self.limits, self.amounts, self.number, self.puts_back = limits, waiter.amounts, number, False
+        self.was_refused = False
         self._counters = counters
         self.waiter = waiter
         self.held = held
@@ -226,7 +232,14 @@ class ReservationQuestion(RemoteQuestion):
         self.waiter.grant(ticket, [limit - used[place] for place, limit in limits.rates_left], TAKEN_SECONDS)
 
     def take_answer(self, answer: RemoteAnswer) -> None:
-        self._counters.conclude(self, answer)
+        """Where others hold all that can be held at once, one of them may have let go of it just before: its client
+        goes on when that is on its way, and what two processes say at one time is heard in any order."""
+        refused = answer.refused
+        if refused is not None and self.number and not self.was_refused and not self.limits.limits[refused][3]:
+            self.was_refused = True
+            self._counters.ask_again(self)
+        else:
+            self._counters.conclude(self, answer)
 
     def take_failure(self, error: BaseException) -> None:
         self._counters.go_without(self, error)

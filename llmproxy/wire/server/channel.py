@@ -202,11 +202,10 @@ class Channel(Protocol):
             return
         if self._body is not None:
             self._body.failed(ClientGone())  # whoever still waits for the rest of the body
-            self._linger()
-        elif self._discarding:
-            self._linger()
-        elif not self.persistent:
-            self._close()
+        if self._body is not None or self._discarding or not self.persistent:
+            end = self._close if self._body is None and not self._discarding else self._linger
+            self._discarding = True  # also what comes until it ends
+            self._writer.then(end)
         else:
             self._state = IDLE
             seconds = self.limits.keepalive_timeout
@@ -545,7 +544,7 @@ class Channel(Protocol):
 
     def _linger(self) -> None:
         """Say that no more will be sent, and let what still comes run off: a reset could overtake the response."""
-        if self._half_closed:
+        if self._half_closed or self._state is CLOSED:
             self._close()
             return
         self._shut(LINGERING, LINGER_TIMEOUT_SECONDS)

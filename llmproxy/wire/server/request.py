@@ -117,23 +117,8 @@ class Request(RequestAttributes):
             return
         if self.begun or self.finished:
             raise RuntimeError("An answer begins once.")
-        head = self._head(code, phrase, lines, length)
-        if self._framing == _LENGTH and self._left == len(body):
-            self._left = 0
-            self._last(head + body, body)
-            return
-        if self._framing == _CHUNKS and body:
-            self._last(b"%b%b%b" % (head, chunk(body), LAST_CHUNK), body)
-            return
-        self._waiting = head
-        if body:
-            self.write(body)
-        self.finish()
-
-    def _last(self, data: bytes, body: bytes) -> None:
-        self.sentLength += len(body)
-        self.channel.write_final(data, always_wait=self.booked_first)
-        self._end()
+        self._waiting = self._head(code, phrase, lines, length)
+        self.finish(body)
 
     def flush(self) -> None:
         """Send the head that C{begin} was told to hold, if it has not left."""
@@ -172,22 +157,25 @@ class Request(RequestAttributes):
         if self.finished:
             warnings.warn("Warning! request.finish called twice.", stacklevel=2)
             return
-        if last and self.begun and self._framing == _CHUNKS and self._encoder is None:
-            head, self._waiting = self._waiting, b""
-            self._last(b"%b%b%b" % (head, chunk(last), LAST_CHUNK), last)
-            return
-        if last:
+        if self._encoder is not None or not self.begun:
             self.write(last)
-        if self._encoder is not None:
-            encoder, self._encoder = self._encoder, None
-            self.write(encoder.finish())
-        if not self.begun:
-            self.write(b"")
-        self.flush()
+            last = b""
+            if self._encoder is not None:
+                encoder, self._encoder = self._encoder, None
+                self.write(encoder.finish())
+        end, self._waiting = self._waiting, b""
         if self._framing == _CHUNKS:
-            self.channel.write(LAST_CHUNK)
-        elif self._left:
+            end = b"%b%b%b" % (end, chunk(last), LAST_CHUNK) if last else end + LAST_CHUNK
+        elif self._framing == _NO_BODY:
+            last = b""
+        elif last:
+            self._count(len(last), end)
+            end += last
+        if self._framing == _LENGTH and self._left:
             self.channel.persistent = False  # shorter than announced: the end of the connection shows it
+        self.sentLength += len(last)
+        if end:
+            self.channel.write_final(end, always_wait=self.booked_first)
         self._end()
 
     def abort(self) -> None:
@@ -368,19 +356,20 @@ class Request(RequestAttributes):
                 return
             data = b"%x\r\n%b\r\n" % (size, data)
         elif size:
-            if framing == _LENGTH:
-                if size > self._left:
-                    self._too_long(head)
-                self._left -= size
+            self._count(size, head)
             self.sentLength += size
         if head or data:
             self.channel.write(head + data if head and data else head or data)
 
-    def _too_long(self, head: bytes) -> None:
-        if head:
-            self.channel.write(head)
-        self.abort()
-        raise RuntimeError("The answer is longer than its Content-Length.")
+    def _count(self, size: int, head: bytes) -> None:
+        """So many bytes of the body are to be sent, behind this head if that has not been: no more than was said."""
+        if self._framing == _LENGTH:
+            if size > self._left:
+                if head:
+                    self.channel.write(head)
+                self.abort()
+                raise RuntimeError("The answer is longer than its Content-Length.")
+            self._left -= size
 
     def _end(self) -> None:
         channel = self.channel

@@ -71,6 +71,7 @@ class ResponseWriter:
     """
 
     __slots__ = (
+        "_always_waits",
         "_buffered",
         "_coalescer",
         "_guard",
@@ -91,6 +92,7 @@ class ResponseWriter:
         self._settings = settings
         self._too_slow = too_slow
         self._parting = b""  # what leaves at the end of the turn
+        self._always_waits = False  # whether the response that is complete with it does so in any case
         self._buffered = 0  # bytes that were written and wait here for the client, as they are counted
         self._guard: SlowReaderGuard | None = None  # how fast the client reads, once it has been too slow for us
         self.blocked = False
@@ -158,8 +160,16 @@ class ResponseWriter:
         coalescer = self._coalescer
         waits = coalescer is not None and coalescer.wait(self.leave, always_wait)
         self._parting += data
+        self._always_waits = always_wait
         if not waits:
             self.leave()
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Call this once a response has left that waits for the end of the turn in any case; now, where none does."""
+        if self._coalescer is None or not (self._always_waits and self._parting):
+            call()
+        else:
+            self._coalescer.wait(call, True)
 
     def drop(self) -> None:
         """Forget what was left for the end of the turn."""

@@ -261,6 +261,58 @@ class Answers(Serving):
         self.assertTrue(self.wire.received().endswith(b"\r\n\r\nlast"))
         self.assertTrue(self.wire.disconnecting)
 
+    def test_what_is_booked_first(self) -> None:
+        """However a response is framed, its end waits until what it cost is known, also after a quiet time, and its
+        connection is closed behind it."""
+        answers = (
+            (b"HTTP/1.1\r\n", 5, b"e", b"whole"),
+            (b"HTTP/1.1\r\nConnection: close\r\n", 5, b"e", b"whole"),
+            (b"HTTP/1.1\r\n", None, b"e", b"4\r\nwhol\r\n1\r\ne\r\n0\r\n\r\n"),
+            (b"HTTP/1.1\r\n", None, b"", b"5\r\nwhole\r\n0\r\n\r\n"),
+            (b"HTTP/1.1\r\nConnection: close\r\n", None, b"", b"5\r\nwhole\r\n0\r\n\r\n"),
+            (b"HTTP/1.0\r\n", 5, b"e", b"whole"),
+            (b"HTTP/1.0\r\n", None, b"e", b"whole"),
+        )
+        self.coalescer.precede(lambda: self.left.append(1))
+        for head, length, last, body in answers:
+            with self.subTest(head=head, length=length, last=last):
+                self.wire = OnSocket()
+                self.addCleanup(self.wire.close)
+                self.channel = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4711))
+                self.channel.makeConnection(self.wire)
+                self.clock.advance(1)
+                request = self.ask(b"GET /wait " + head + b"Host: a\r\n\r\n")
+                request.booked_first = True
+                request.begin(200, b"OK", [], length, hold=True)
+                request.write(b"whole"[: 5 - len(last)])
+                begun = self.wire.received()
+                self.left.clear()
+                request.finish(last)
+                self.assertEqual((self.wire.received(), self.wire.disconnecting), (b"", False))
+                self.channel.dataReceived(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n"[:9])
+                self.clock.advance(0)
+                received = begun + self.wire.received()
+                self.assertEqual(received.partition(b"\r\n\r\n")[2], body)
+                closes = b"close" in head or b"1.0" in head
+                self.assertEqual((self.left[:1], self.wire.disconnecting), ([1], closes))
+
+    def test_a_client_that_leaves_before_its_end(self) -> None:
+        """Nothing is left of it: neither what waits, nor the end of its connection."""
+        for data in (
+            GET % b"wait",
+            b"POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\nConnection: close\r\n\r\nx",
+        ):
+            self.wire = OnSocket()
+            self.addCleanup(self.wire.close)
+            self.channel = self.site.buildProtocol(IPv4Address("TCP", "192.0.2.1", 4711))
+            self.channel.makeConnection(self.wire)
+            request = self.ask(data)
+            request.booked_first = True
+            request.respond(200, b"OK", [], 4, b"late")
+            self.channel.connectionLost(Failure(ConnectionLost()))
+            self.clock.advance(0)
+            self.assertEqual((self.wire.received(), self.wire.value(), self.wire.disconnecting), (b"", b"", False))
+
     def test_before_a_refusal(self) -> None:
         """A malformed request after it does not cost the client its answer."""
         self.ask()

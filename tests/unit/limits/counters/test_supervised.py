@@ -79,6 +79,30 @@ class SupervisorSilentTests(SupervisedCase):
         self.clock.advance(0)
         self.assertEqual((self.shared.reservations, self.reserve(lease(1)).refused), (0, None))
 
+    def test_what_is_heard_too_late(self) -> None:
+        """What another worker lets go of is free for whoever is told of that, even where the supervisor hears of it
+        later; one who is refused twice is refused."""
+        held, decide = [self.reserve(lease(1)).ticket], self.shared.exchange
+        asked: list[int] = []
+
+        def exchange(worker: str, settled: list[Any], wanted: list[Any]) -> list[Any]:
+            answers = decide(worker, settled, wanted)
+            asked.append(len(wanted))
+            if held:  # just behind it
+                self.made.settle(held.pop(), [0])
+                self.made.tell_settled()
+            return answers
+
+        self.shared.exchange = exchange  # type: ignore[method-assign,assignment]
+        waiting = as_deferred(self.counters("2.1").reserve([rate(5), lease(1)]))
+        self.clock.advance(0)
+        self.assertEqual((self.successResultOf(waiting).refused, asked), (None, [1, 0, 1]))
+        for claims, times in (([lease(1)], 2), ([rate(5), lease(1)], 2), ([rate(0)], 1)):
+            asked.clear()
+            self.assertEqual(self.reserve(*claims).refused, len(claims) - 1)
+            self.assertEqual(asked, [1] * times)
+        self.assertEqual(self.shared.reservations, 1)
+
     def test_nobody_answers(self) -> None:
         """Each limit by its own word; what was asked for is given back, should it be made after all."""
         self.silent = True
