@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Iterable, Iterator
@@ -19,6 +18,7 @@ from tests.support.processes import HOST, Daemon
 from tests.support.redis_server import RedisServer
 from tests.support.responses import Response
 from tests.support.stack import Stack, eventually
+from tests.support.taking_turns import refused_by_turns
 
 CHAT = "/v1/chat/completions"
 LEASE = 3.0
@@ -174,23 +174,14 @@ def calls(
         return list(clients.map(call, range(each * len(daemons))))
 
 
+@pytest.mark.long("4 s: one client at a time, at four busy daemons")
 def test_one_after_the_other_by_turns(four: Four) -> None:
     """One at a time is allowed: whoever goes on at the next daemon, once the response has come, never meets itself."""
     stack, daemons, _ = four
     token, _ = limited(stack, concurrency=1)
-    lines = [HTTPConnection(HOST, daemon.port, timeout=30) for daemon in daemons]
-    fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    statuses = []
-    for body, more in itertools.product((BODY, STREAM), ({}, {"X-Sim-Split": "1"}, {"Connection": "close"})):
-        for number in range(80):
-            line = lines[number % len(lines)]
-            line.request("POST", CHAT, body, fields | more)
-            answer = line.getresponse()
-            answer.read()
-            statuses.append(answer.status)
-    for line in lines:
-        line.close()
-    assert [at for at, status in enumerate(statuses) if status != 200] == []
+    busy_token, _ = limited(stack, concurrency=100)
+    ports = [daemon.port for daemon in daemons]
+    assert refused_by_turns(ports, token, busy_token, (BODY, STREAM), 80) == []
 
 
 @pytest.mark.long("5 s: four daemons at once never spend more than a budget")

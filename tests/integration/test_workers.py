@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ import pytest
 
 from tests.support.processes import HOST
 from tests.support.stack import Stack, eventually
+from tests.support.taking_turns import refused_by_turns
 from tests.support.workers import WorkerStack, answering, is_running, workers_of
 
 CHAT = "/v1/chat/completions"
@@ -70,23 +70,13 @@ def answered_ready(stack: Stack) -> bool:
 
 
 class TestLimitsOfFourWorkersWithoutRedis:
+    @pytest.mark.long("4 s: one client at a time, at four busy workers")
     def test_one_after_the_other_by_turns(self, four: WorkerStack) -> None:
         """One at a time is allowed: whoever goes on at the next worker, once the response has come, never meets
         itself."""
         token, _ = limited(four, concurrency=1)
-        lines = [HTTPConnection(HOST, four.daemon.port, timeout=30) for _ in range(12)]
-        fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        statuses = []
-        for body, more in itertools.product((BODY, STREAM), ({}, {"X-Sim-Split": "1"}, {"Connection": "close"})):
-            for number in range(80):
-                line = lines[number % len(lines)]
-                line.request("POST", CHAT, body, fields | more)
-                answer = line.getresponse()
-                answer.read()
-                statuses.append(answer.status)
-        for line in lines:
-            line.close()
-        assert [at for at, status in enumerate(statuses) if status != 200] == []
+        busy_token, _ = limited(four, concurrency=100)
+        assert refused_by_turns([four.daemon.port] * 12, token, busy_token, (BODY, STREAM), 80) == []
 
     def test_a_rate(self, four: WorkerStack) -> None:
         token, _ = limited(four, requests_per_minute=40)
