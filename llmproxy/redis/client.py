@@ -46,6 +46,7 @@ class RedisClient(MultiService):
         random: Callable[[], float],
         timeout: float = COMMAND_TIMEOUT,
         connections: int = 2,
+        ordered: bool = False,
         unanswered: int = 10_000,
         unanswered_bytes: int = 64 * 1024 * 1024,
         use: str = "",
@@ -56,12 +57,14 @@ class RedisClient(MultiService):
         @param prepare: What else is to be done before a connection may be used.
         @param timeout: Seconds that a command may take, where it does not say otherwise.
         @param connections: How many to keep; a large value under way holds up what is behind it on the same one.
+        @param ordered: Whether commands are run in their order: they take the same connection as long as that is ready.
         @param unanswered: How many commands may be without a reply at once.
         """
         MultiService.__init__(self)
         self.refused = 0
         self._timeout = timeout
         self._outages = outages = _outages(str(address), clock, use)
+        self._ordered = ordered
         self._limit = unanswered
         self._limit_bytes = unanswered_bytes
         self._timeouts = 0
@@ -127,7 +130,7 @@ class RedisClient(MultiService):
             if candidate is not None:
                 count += candidate.unanswered
                 size += candidate.load
-                if candidate.ready and (connection is None or candidate.load < connection.load):
+                if candidate.ready and (connection is None or (not self._ordered and candidate.load < connection.load)):
                     connection = candidate
         if connection is None:
             return fail(RedisUnavailable("There is no connection to Redis."))
@@ -197,6 +200,7 @@ def connect(
     *,
     url: str = "",
     connections: int = 2,
+    ordered: bool = False,
     use: str = "",
     prepare: Callable[[RedisConnection], Deferred[None]] | None = None,
 ) -> RedisClient:
@@ -206,6 +210,7 @@ def connect(
     L{ValueError} where C{ca_file} cannot be read.
 
     @param url: Of a server of its own, where this use has one; C{""} for that of the settings.
+    @param ordered: As of a L{RedisClient}.
     """
     address = parse_redis_url(url or settings.url)
     where = endpoint(address, reactor, settings.ca_file)
@@ -216,6 +221,7 @@ def connect(
         random=random,
         timeout=settings.timeout,
         connections=connections,
+        ordered=ordered,
         use=use,
         prepare=prepare,
     )

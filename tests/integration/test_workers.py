@@ -70,6 +70,7 @@ def answered_ready(stack: Stack) -> bool:
 
 
 class TestLimitsOfFourWorkersWithoutRedis:
+    @pytest.mark.alone  # as with four daemons in test_limits
     @pytest.mark.long("4 s: one client at a time, at four busy workers")
     def test_one_after_the_other_by_turns(self, four: WorkerStack) -> None:
         """One at a time is allowed: whoever goes on at the next worker, once the response has come, never meets

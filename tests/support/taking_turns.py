@@ -28,9 +28,9 @@ def refused_by_turns(
     with ExitStack() as open_lines, busy(ports, busy_token, bodies):
         lines = [_line(open_lines, port) for port in ports]
         for line, (_, body, more) in zip(itertools.cycle(lines), itertools.product(range(each), bodies, WAYS)):
-            status = _status(line, token, body, more)
-            if status != 200:
-                refused.append(f"{status}: {more} {body!r:.60}")
+            said = _asked(line, token, body, more)
+            if said:
+                refused.append(f"{said}: {more} {body!r:.60}")
     return refused
 
 
@@ -45,7 +45,7 @@ def busy(ports: Sequence[int], token: str, bodies: Sequence[bytes]) -> Iterator[
             for place in itertools.count(number):
                 if over.is_set():
                     break
-                _status(lines[place % len(lines)], token, bodies[place % len(bodies)], {})
+                _asked(lines[place % len(lines)], token, bodies[place % len(bodies)], {})
 
     clients = [Thread(target=ask, args=(number,)) for number in range(BUSY_CLIENTS)]
     for client in clients:
@@ -64,8 +64,9 @@ def _line(open_lines: ExitStack, port: int) -> HTTPConnection:
     return line
 
 
-def _status(line: HTTPConnection, token: str, body: bytes, more: Mapping[str, str]) -> int:
+def _asked(line: HTTPConnection, token: str, body: bytes, more: Mapping[str, str]) -> str:
+    """Status and error where it was not answered with 200."""
     line.request("POST", CHAT, body, {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **more})
     with line.getresponse() as answer:
-        answer.read()
-        return answer.status
+        said = answer.read()
+        return "" if answer.status == 200 else f"{answer.status} {answer.headers['X-LLMProxy-Error']} {said!r:.200}"

@@ -71,6 +71,7 @@ class RedisCounters(RemoteCounters):
         guard: EvictionGuard | None = None,
     ) -> None:
         """
+        @param redis: An ordered one: what is renewed before it is let go of must not come after that.
         @param guard: Looks at the server now and then; the connections of C{redis} are prepared by it.
         @param now: Seconds since the epoch.
         @param process: A name that no other process has.

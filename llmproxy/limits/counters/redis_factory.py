@@ -27,7 +27,7 @@ class RedisCountersFactory:
         guard = EvictionGuard(reactor, allowed=settings.limits.allow_eviction)
         url = settings.limits.redis_url
         counters: ICounters = RedisCounters(
-            connect(settings.redis, reactor, random, url=url, use="limits", prepare=guard.prepare),
+            connect(settings.redis, reactor, random, url=url, ordered=True, use="limits", prepare=guard.prepare),
             reactor,
             budgets,
             now,

@@ -52,7 +52,7 @@ class RedisCase(TestCase):
         self.made = await self.counters()
 
     async def counters(self, lease: float = 30.0, beat: float = 1.0, timeout: float = 5.0) -> RedisCounters:
-        redis = connect(RedisSettings(url=self.server.url), reactor, random)
+        redis = connect(RedisSettings(url=self.server.url), reactor, random, ordered=True)
         process = os.urandom(4).hex()
         made = RedisCounters(
             redis,
@@ -141,6 +141,18 @@ class SharedTests(RedisCase):
         await short.stopService()
         await soon(0.7)
         self.assertTrue(await self.granted(self.made, lease(1)))
+
+    async def test_what_is_let_go_while_it_is_renewed(self) -> None:
+        """It stays free, however often leases are renewed under load."""
+        made = await self.counters(lease=0.3, beat=0.001)
+        held = [lease(10_000), rate(10**9)]
+        for _ in range(60):
+            verdicts = await gatherResults([made.reserve(held) for _ in range(120)])
+            for number, verdict in enumerate(verdicts):
+                made.settle(verdict.ticket, [1, 1])
+                if number % 20 == 0:
+                    await soon(0)
+            self.assertEqual((await made.used(held))[0], 0)
 
     async def test_processes_are_counted(self) -> None:
         other = await self.counters()
