@@ -37,6 +37,19 @@ return {step[1], #step[2], size}
 """)
 
 
+class _Puts:
+    """What is being put under one key.
+
+    @ivar count: How many values; C{removed}: whether it is to be gone, all the same.
+    """
+
+    __slots__ = ("count", "removed")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.removed = False
+
+
 @implementer(ICache, IInstrumented)
 class RedisCache(MultiService):
     """Keeps each value under C{<prefix>cache:<key>}, to be dropped by the server itself when its time is over.
@@ -56,6 +69,7 @@ class RedisCache(MultiService):
         self.redis = redis
         self._prefix = f"{prefix}cache:"
         self._evicted_before: int | None = None
+        self._puts: dict[str, _Puts] = {}
         parent: Any = redis
         parent.setServiceParent(self)
 
@@ -74,15 +88,25 @@ class RedisCache(MultiService):
     @deferred
     async def put(self, key: str, value: bytes, ttl: float) -> bool:
         milliseconds = max(1, int(min(ttl, MAX_TTL_SECONDS) * 1000))
+        puts = self._puts.setdefault(key, _Puts())
+        puts.count += 1
         try:
             reply = await self.redis.call(b"SET", self._prefix + key, value, b"PX", milliseconds, timeout=STORE_TIMEOUT)
         except RedisUnavailable:
-            await self.remove(key)  # what it would have replaced is not true any more
+            puts.removed = True  # what it would have replaced is not true any more
+            reply = None
+        finally:
+            puts.count -= 1
+            if not puts.count:
+                del self._puts[key]
+        if puts.removed:  # over the other connection, where it has not waited for a large value
+            await self.remove(key)
             return False
         return bool(reply == b"OK")
 
     @deferred
     async def remove(self, key: str) -> bool:
+        self._removed(key)
         try:
             return bool(await self.redis.call(b"UNLINK", self._prefix + key))
         except RedisUnavailable:
@@ -90,6 +114,9 @@ class RedisCache(MultiService):
 
     @deferred
     async def purge(self, prefix: str) -> int:
+        for key in self._puts:
+            if key.startswith(prefix):
+                self._removed(key)
         removed = 0
         try:
             async for keys in self._found(prefix):
@@ -101,6 +128,12 @@ class RedisCache(MultiService):
                 count=removed,
             )
         return removed
+
+    def _removed(self, key: str) -> None:
+        """What is being put there is to be gone, whenever it arrives."""
+        puts = self._puts.get(key)
+        if puts is not None:
+            puts.removed = True
 
     @deferred
     async def usage(self) -> CacheUsage:

@@ -76,6 +76,16 @@ class RedisCacheTests(Case):
         await other.purge("a/")
         self.assertIsNone(await self.cache.get("a/p/k"))
 
+    async def test_what_is_removed_while_it_is_put(self) -> None:
+        """It is gone, though the removal comes first, over the other connection."""
+        large = b"x" * 30_000_000
+        for remove in (self.cache.remove, self.cache.purge):
+            putting = self.cache.put("a/p/k", large, 60.0)
+            await remove("a/p/k")
+            self.assertEqual((await putting, await self.cache.get("a/p/k")), (False, None))
+        self.assertTrue(await self.cache.put("a/p/k", b"later", 60.0))
+        self.assertEqual(await self.cache.get("a/p/k"), b"later")
+
     async def test_another_prefix(self) -> None:
         """Two installations on one server do not see each other, nor does a purge touch what is not a cache's."""
         other = await self.started("other:")
