@@ -90,7 +90,7 @@ class ResponseCache(Service):
         self._coalesce = options.coalesce
         self._prefixes: BoundedMemo[tuple[str, tuple[str, ...], bytes], str] = BoundedMemo(MAX_PREFIXES)
         self._peers = peers = peers or Peers()
-        peers.register(_DROP, self._drop)
+        peers.register(_DROP, self._drop_as_told)
         self.reads = ReadTargets(peers, self.run_in_background, everything=local is None)
 
     def reconfigure(self, settings: Settings) -> None:
@@ -122,6 +122,8 @@ class ResponseCache(Service):
         policy, tenant, _, method, lines, directives, explicit_ttl = request
         prefix, content = self._prefix(policy.api, tenant, target), body if request.needs_body else None
         key = key_with_prefix(prefix, policy.api, tenant, method, target, lines, content, policy.marks)
+        if not request.needs_body:
+            self.reads.tell(target, key)
         return CacheRequest(policy, tenant, key, method, lines, directives, explicit_ttl)
 
     async def lookup(self, request: CacheRequest) -> CacheLookup:
@@ -209,7 +211,7 @@ class ResponseCache(Service):
             if elsewhere or reads.may_be_here(target):
                 key = cache_key(policy.api, self._tenant(grant), b"GET", target, lines, None, policy.marks)
                 self._drop(key)
-                if elsewhere:
+                if elsewhere and reads.take(key):
                     self._peers.tell(_DROP, key)
 
     def run_in_background(self, coroutine: Coroutine[Deferred[Any], Any, None]) -> None:
@@ -263,6 +265,11 @@ class ResponseCache(Service):
         if call is not None:
             call.forbid_storing()
         self.state.storage.drop(key)
+
+    def _drop_as_told(self, key: str) -> None:
+        """What was changed through another worker."""
+        self.reads.dropped(key)
+        self._drop(key)
 
     def _prefix(self, api: str, tenant: tuple[str, ...], target: bytes) -> str:
         prefix = self._prefixes.get((api, tenant, target))
