@@ -197,6 +197,7 @@ def forwarding(
     """Make what forwards, for the daemon and for the library alike.
 
     @param budgets: Told what happens to budgets.
+    @param peers: Other workers, which are to know what is changed here of what they have stored.
     @raise ValueError: where the settings name a cache that nobody provides; L{StartupError} where they name a file that
         cannot be used.
     """
