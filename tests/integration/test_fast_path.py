@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from http.client import HTTPConnection
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,22 @@ def test_it_is_taken(own: Own) -> None:
     warm(own, client)
     eventually(lambda: sum(row["requests"] for row in own.manage("GET", "/manage/usage")["data"]) == client.count)
     assert [call["headers"] for call in own.recorded()][-1] != [call["headers"] for call in own.recorded()][-2]
+
+
+def test_many_kinds_of_clients(own: Own) -> None:
+    """SDKs, their versions and proxies in front have fields of their own, in orders of their own: all heads are known
+    again, on whichever connection, and whatever stands in the fields that name a client or a conversation."""
+    heads = [
+        {**{f"X-Field-{each}": "v" for each in range(ahead)}, "X-Forwarded-For": "", "X-Behind": "v" * behind}
+        for ahead, behind in product(range(12), (1, 2))
+    ]
+    for count in range(4):
+        before = short(own)
+        for head in heads:
+            client = Client(own, own.token)
+            assert client.ask(**head | {"X-Forwarded-For": f"192.0.2.{count}"}) == (200, "")
+            client.connection.close()
+    assert short(own) - before >= len(heads) - 4  # on a busy machine, a body may come too long after its head
 
 
 def test_a_revoked_token(own: Own) -> None:

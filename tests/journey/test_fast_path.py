@@ -49,12 +49,16 @@ FIELDS = (
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
     ("Cache-Control: public, max-age=60",),  # nothing differs but the length
     ("Cache-Control: public, max-age=60", "X-Stainless-Retry-Count: 1"),
+    ("session-id: 1234-5678", "X-Real-IP: 1.2.3.4", "X-Claude-Code-Session-Id: 12-34"),
 )
 OTHER_VALUES = {
     "X-Stainless-Retry-Count: 1": "X-Stainless-Retry-Count: 2",
     "traceparent: 00-0123-45-01": "traceparent: 00-ffff-ee-00",
     "Idempotency-Key: k-1": "Idempotency-Key: another key",
     "X-Request-ID: mine-1": "X-Request-ID: mine-22",
+    "X-Forwarded-For: 1.2.3.4": "X-Forwarded-For: 2001:db8::1, 5.6.7.8",
+    "session-id: 1234-5678": "session-id: 5678-1234",
+    "X-Real-IP: 1.2.3.4": "X-Real-IP: 5.6.7.8",
 }
 
 

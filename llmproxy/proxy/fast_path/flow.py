@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -16,7 +17,7 @@ from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
-from llmproxy.proxy.fast_path.head_shape import SAME_HOLES, HeadShape, HeadText
+from llmproxy.proxy.fast_path.head_shape import HOLES, SAME_HOLES, HeadShape, HeadText, head_shape
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
@@ -27,7 +28,6 @@ from llmproxy.wire.parser import RequestHead
 MAX_FLOWS = 10_000
 MAX_SEEN = 4096  # heads that were seen once
 MAX_REPEATED = 4096  # requests that the cache has responded to
-MAX_SHAPES = 16  # that a head is compared with
 
 
 @dataclass(slots=True, eq=False)
@@ -196,77 +196,95 @@ class FilledHead:
 class FlowTable:
     """Knows heads again, whoever sends them on whichever connection.
 
-    The flow of a head that was seen once is not kept, so that ever new heads cost nothing but the look.
+    The flow of a head that was seen once is not kept, so that ever new heads cost nothing but the look. Where there are
+    too many, each new one takes the place of the oldest alone: whoever makes up heads costs others no more than that.
 
     @ivar repeated: Requests that the cache has responded to, by all of their bytes, or by the digest of these
         (L{direct_hits}).
     """
 
-    def __init__(self, max_flows: int = MAX_FLOWS) -> None:
+    def __init__(self, max_flows: int = MAX_FLOWS, max_seen: int = MAX_SEEN) -> None:
         self._max_flows = max_flows
-        self._known: dict[bytes, KnownHead] = {}
-        self._shapes: list[HeadShape] = []
-        self._seen: dict[bytes, None] = {}
+        self._max_seen = max_seen
+        self._holes = HOLES
+        self._known: OrderedDict[bytes, KnownHead] = OrderedDict()
+        self._shapes: dict[int, HeadShape] = {}  # by its size, that of the flow that was found last
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
         self.repeated: BoundedMemo[bytes, RepeatedRequest] = BoundedMemo(MAX_REPEATED)
 
     def __len__(self) -> int:
         return len(self._known)
 
+    def expect(self, holes: frozenset[bytes]) -> None:
+        """Know nothing any more, and look for holes in these fields (names in lower case) from now on."""
+        self._holes = holes
+        self.clear()
+
     def clear(self) -> None:
         """Know nothing any more."""
-        self._forget()
-        self._seen.clear()
-
-    def _forget(self) -> None:
         for known in self._known.values():
             known.current = False
         self._known.clear()
         self._shapes.clear()
+        self._seen.clear()
         self.repeated.clear()
 
     def find(self, head: bytes) -> RequestHead | None:
         """The head, parsed, with its flow; C{None} for one that is not known."""
         lines = head.split(b"\r\n")
-        for shape in self._shapes:
-            holes = shape.fill(lines)
-            if holes is None:
-                continue
-            known = self._known.get(b"\r\n".join(lines))
-            if known is None or known.shape is not shape:
-                for (index, _), line in zip(shape.holes, holes, strict=True):
-                    lines[index] = line
-                continue
-            length = shape.body_length(holes)
-            if length < 0:
+        likely = self._shapes.get(len(lines))
+        if likely is None:
+            return None
+        filled = self._filled(likely, lines)
+        if filled is None:
+            shape = head_shape(lines, self._holes)
+            if shape is None or shape == likely:
                 return None
-            return known.parsed(FilledHead(known, holes), length)
+            filled = self._filled(shape, lines)
+            if filled is None:
+                return None
+            self._shapes[len(lines)] = filled.known.shape
+        length = filled.known.shape.body_length(filled.holes)
+        return None if length < 0 else filled.known.parsed(filled, length)
+
+    def _filled(self, shape: HeadShape, lines: list[bytes]) -> FilledHead | None:
+        """The head that is known by these lines, if it has this shape; they are left as they were where it has not."""
+        holes = shape.fill(lines)
+        if holes is None:
+            return None
+        known = self._known.get(b"\r\n".join(lines))
+        if known is not None:
+            return FilledHead(known, holes)
+        for (index, _), line in zip(shape.holes, holes, strict=True):
+            lines[index] = line
         return None
 
-    def is_due(self, shape: HeadShape, lines: list[bytes]) -> bool:
-        """Whether a head of this shape has come before, and has no flow yet."""
+    def shape_due(self, lines: list[bytes]) -> HeadShape | None:
+        """The shape of a head that has come before, and has no flow yet; C{None} for any other."""
+        shape = head_shape(lines, self._holes)
+        if shape is None:
+            return None
         key = _key(shape, lines)
         if key in self._known:
-            return False
+            return None
         if key in self._seen:
-            return True
+            return shape
         self._see(key)
-        return False
+        return None
 
     def _see(self, key: bytes) -> None:
-        if len(self._seen) >= MAX_SEEN:
-            self._seen.clear()
+        if len(self._seen) >= self._max_seen:
+            self._seen.popitem(last=False)
         self._seen[key] = None
 
     def put(self, shape: HeadShape, lines: list[bytes], names: list[bytes], flow: Flow) -> None:
-        """Know the head from now on. Where there are too many, all are forgotten: those in use are back in a moment."""
-        if len(self._known) >= self._max_flows or len(self._shapes) >= MAX_SHAPES:
-            self._forget()
-        shape = next((each for each in self._shapes if each == shape), shape)
-        if shape not in self._shapes:
-            self._shapes.append(shape)
+        """Know the head from now on."""
+        if len(self._known) >= self._max_flows:
+            self._known.popitem(last=False)[1].current = False
         key = _key(shape, lines)
         self._seen.pop(key, None)
         self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
+        self._shapes.setdefault(shape.size, shape)
 
     def is_good(self, known: KnownHead, now: float, wall: Callable[[], float]) -> bool:
         """Whether nothing has changed that the flow was made from, which is prepared; else it is dropped.
@@ -314,6 +332,6 @@ def holes_in(
 
 def _key(shape: HeadShape, lines: list[bytes]) -> bytes:
     left = list(lines)
-    for index, _ in shape.holes:
-        left[index] = b""
+    for index, name in shape.holes:
+        left[index] = name
     return b"\r\n".join(left)

@@ -10,11 +10,17 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Fields whose values are made anew for each request, and which nothing here goes by but for their own value.
-HOLES = frozenset(
+# Fields in which proxies name the client, and agents the conversation, and which are the same for as long.
+_LASTING = frozenset(
+    b"x-forwarded-for x-real-ip x-envoy-external-address cf-connecting-ip true-client-ip "
+    b"session-id session_id thread-id conversation_id x-claude-code-session-id".split()
+)
+# Fields whose values are made anew for each request, client or conversation, and which nothing here goes by but for
+# their own value.
+HOLES = _LASTING | frozenset(
     b"content-length traceparent tracestate baggage sentry-trace b3 x-b3-traceid x-b3-spanid x-cloud-trace-context "
     b"x-amzn-trace-id x-datadog-trace-id x-datadog-parent-id uber-trace-id idempotency-key x-idempotency-key "
-    b"x-request-id x-client-request-id x-correlation-id x-stainless-retry-count".split()
+    b"x-request-id x-client-request-id x-correlation-id x-stainless-retry-count cf-ray".split()
 )
 # What the parser lets pass in a value, and not yet all of it: no white space but single spaces, no bytes above 0x7e.
 _TEXT = rb"[!-~]+(?: [!-~]+)*"
@@ -22,7 +28,7 @@ _VALUE = re.compile(rb":[ \t]?" + _TEXT)
 _BARE_VALUE = re.compile(_TEXT)
 _LENGTH = re.compile(rb":[ \t]?([0-9]{1,15})")
 # Of these, the fields that most often have the same value in requests that are the same otherwise.
-SAME_HOLES = frozenset((b"content-length", b"x-stainless-retry-count"))
+SAME_HOLES = _LASTING | {b"content-length", b"x-stainless-retry-count"}
 MAX_LENGTH_DIGITS = 15
 MAX_VALUE_BYTES = 512  # of a hole that is looked for in what was received
 
@@ -42,7 +48,7 @@ class HeadShape(NamedTuple):
     def fill(self, lines: list[bytes]) -> list[bytes] | None:
         """Take the lines with holes out of C{lines}, and return them; C{None} where the head has another shape.
 
-        Leaves C{b""} in their places. The lines that stay are for the caller to compare.
+        Leaves their names in their places. All that stays is for the caller to compare.
         """
         if len(lines) != self.size:
             return None
@@ -52,8 +58,8 @@ class HeadShape(NamedTuple):
             if not line.startswith(name) or not _VALUE.fullmatch(line, len(name)):
                 return None
             filled.append(line)
-        for index, _ in self.holes:
-            lines[index] = b""
+        for index, name in self.holes:
+            lines[index] = name
         return filled
 
     def body_length(self, filled: Sequence[bytes]) -> int:
@@ -134,11 +140,11 @@ class HeadText:
         return [start + value for start, value in zip(self._starts, values, strict=True)]
 
 
-def head_shape(lines: Sequence[bytes], further: frozenset[bytes] = frozenset()) -> HeadShape | None:
-    """The shape of a request's head that was parsed in full.
+def head_shape(lines: Sequence[bytes], holes_in: frozenset[bytes] = HOLES) -> HeadShape | None:
+    """The shape of a request's head.
 
     @param lines: The request line and the field lines.
-    @param further: Names of further fields that have holes, in lower case.
+    @param holes_in: Names of the fields that have holes, in lower case.
     @return: C{None} where it has no C{Content-Length}, or a field with a hole more than once.
     """
     holes: list[tuple[int, bytes]] = []
@@ -146,7 +152,7 @@ def head_shape(lines: Sequence[bytes], further: frozenset[bytes] = frozenset()) 
     for index, line in enumerate(lines):
         name, colon, _ = line.partition(b":")
         lower = name.lower()
-        if index and colon and (lower in HOLES or lower in further):
+        if lower in holes_in and colon and index:
             if lower in seen:
                 return None
             seen.add(lower)

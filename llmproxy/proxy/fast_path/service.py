@@ -19,7 +19,7 @@ from llmproxy.proxy.fast_path.arriving import ArrivingRequest
 from llmproxy.proxy.fast_path.direct import DirectPath
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, Sending, holes_in
-from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
+from llmproxy.proxy.fast_path.head_shape import HOLES
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity
 from llmproxy.proxy.pipeline import Pipeline
@@ -70,8 +70,8 @@ class FastPath:
 
     def reconfigure(self, holes: frozenset[bytes]) -> None:
         """Forget all flows, and look for these holes from now on."""
-        self._holes, self._varying = holes, HOLES | holes
-        self.table.clear()
+        self._varying = HOLES | holes
+        self.table.expect(self._varying)
 
     def instruments(self) -> Iterator[Instrument]:
         yield Counter("fast_path_requests", "Requests that went the short way.", lambda: self.served)
@@ -104,8 +104,8 @@ class FastPath:
         if self._pipeline.policy.varies_with(self._varying, context.grant, context.route):
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
-        shape = head_shape(lines, self._holes)
-        if shape is not None and self.table.is_due(shape, lines):
+        shape = self.table.shape_due(lines)
+        if shape is not None:
             flow = self._flow(context, lines, shape.holes)
             if flow is not None:
                 self.table.put(shape, lines, request.lines.names, flow)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmproxy.proxy.fast_path.flow import Flow, FlowTable, KnownHead, holes_in
-from llmproxy.proxy.fast_path.head_shape import head_shape
+from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 
 LINES = [b"POST / HTTP/1.1", *(b"Field-%d: v" % number for number in range(6))]
@@ -34,21 +34,25 @@ class Tables(TestCase):
     """Which heads have a flow."""
 
     def setUp(self) -> None:
-        self.table = FlowTable()
+        self.table = FlowTable(max_flows=8, max_seen=4)
         self.lines = [*LINES, b"Content-Length: 2"]
-        shape = head_shape(self.lines)
-        assert shape is not None
-        self.shape = shape
 
-    def put(self) -> KnownHead:
-        self.table.put(self.shape, self.lines, [b"name"] * 7, cast(Flow, None))
-        found = self.table.find(b"\r\n".join(self.lines))
-        assert found is not None
-        known: KnownHead = found.known.known
+    def put(self, lines: list[bytes] | None = None) -> KnownHead:
+        """Have one that is as these lines, which differs from others."""
+        lines = lines or self.lines
+        shape = head_shape(lines)
+        assert shape is not None
+        self.table.put(shape, lines, [b"name"] * 7, cast(Flow, None))
+        known = self.found(lines)
+        assert known is not None
         return known
 
-    def is_due(self) -> bool:
-        return self.table.is_due(self.shape, self.lines)
+    def found(self, lines: list[bytes]) -> KnownHead | None:
+        found = self.table.find(b"\r\n".join(lines))
+        return None if found is None else found.known.known
+
+    def is_due(self, lines: list[bytes] | None = None) -> bool:
+        return self.table.shape_due(lines or self.lines) is not None
 
     def test_one_that_comes_again(self) -> None:
         self.assertEqual([self.is_due(), self.is_due()], [False, True])
@@ -73,3 +77,35 @@ class Tables(TestCase):
         known = self.put()
         self.table.clear()
         self.assertEqual((known.current, len(self.table), self.is_due()), (False, 0, False))
+
+    def test_too_many(self) -> None:
+        """Each takes the place of the oldest, and of no other, be they of one shape or of many."""
+        heads = [[*LINES[:4], *[b"More: v"] * (number % 3), b"N: %d" % number] for number in range(12)]
+        for number, lines in enumerate(heads):
+            lines.insert(1 + number % 4, b"Content-Length: 1")
+        known = [self.put(lines) for lines in heads]
+        current = [False] * 4 + [True] * 8
+        self.assertEqual([each.current for each in known], current)
+        for _ in range(2):
+            self.assertEqual([self.found(lines) is each for lines, each in zip(heads, known, strict=True)], current)
+
+    def test_too_many_that_came_once(self) -> None:
+        """The oldest of them is forgotten."""
+        heads = [[*self.lines, b"N: %d" % number] for number in range(5)]
+        self.assertEqual([self.is_due(lines) for lines in heads], [False] * 5)
+        self.assertEqual([self.is_due(lines) for lines in heads[1:]], [True] * 4)
+        self.assertFalse(self.is_due(heads[0]))
+
+    def test_holes_alone_differ(self) -> None:
+        """Heads are others where another field stands in the same place, though all that does not vary is the same."""
+        traced, named = [*self.lines, b"traceparent: 1"], [*self.lines, b"X-Request-ID: 1"]
+        known = [self.put(traced), self.put(named)]
+        self.assertEqual([self.found(traced), self.found(named)], known)
+
+    def test_other_holes(self) -> None:
+        """Nothing is known any more once other fields differ by request."""
+        known = self.put()
+        self.table.expect(HOLES | {b"field-0"})
+        self.assertEqual((known.current, self.found(self.lines)), (False, None))
+        other = [LINES[0], b"Field-0: another", *self.lines[2:]]
+        self.assertEqual([self.is_due(), self.is_due(other)], [False, True])
