@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -77,15 +77,11 @@ class JournalAppender:
             self._write_kind(kind, segment)
         return segment
 
-    def _append_all_of(self, kinds: Iterable[WrittenKind], shorts: Sequence[bytes]) -> None:
+    def _append_all_of(self, kinds: Collection[WrittenKind], shorts: Sequence[bytes]) -> None:
         """Append records that refer to these kinds."""
-        kinds = list(kinds)
-        offset = self.journal.append_all(shorts)
-        if offset:
-            segment = offset >> 32
-            for kind in kinds:
-                if offset >= kind.due or segment != self._segment:
-                    self._write_kind(kind, segment)
+        if self.kinds.append_with(kinds, shorts):
+            if self.journal.number != self._segment:
+                self._grow()
             return
         for record in shorts:  # the segment ends among them
             if not (offset := self.journal.append(record)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from llmproxy.base.memo import BoundedMemo
@@ -14,7 +14,7 @@ from llmproxy.ledger.journal import Journal
 MAX_KINDS = 10_000  # beyond that, lines of a further one are written in full
 MAX_SEEN_ONCE = 4096
 SECOND_COPY_BYTES = 4096  # behind the first; another block of the disk
-COPY_INTERVAL_BYTES = 65_536  # behind the second, and so on in a segment
+COPY_INTERVAL_BYTES = 65_536  # behind the second; the next when the segment is twice as long, so that many take no room
 
 
 class WrittenKind:
@@ -97,13 +97,27 @@ class JournalKinds:
         journal, segment = self._journal, kind.due >> 32
         if not journal.append(kind.record):
             return False
-        if journal.number == segment:
-            kind.due = journal.offset + COPY_INTERVAL_BYTES
-        else:  # one bad byte must not take all that refer to it
-            if not journal.append(kind.record):
-                return False
-            kind.due = journal.offset + SECOND_COPY_BYTES
+        is_new = journal.number != segment
+        if is_new and not journal.append(kind.record):  # one bad byte must not take all that refer to it
+            return False
+        kind.due = _next_due(journal.offset, is_new=is_new)
         return True
+
+    def append_with(self, kinds: Iterable[WrittenKind], records: Sequence[bytes]) -> int:
+        """Add records that refer to these kinds, and the kinds themselves where they are due, by one call of the
+        system; returns the place behind them, C{0} where the present segment has no room for all of that."""
+        journal = self._journal
+        at, segment = journal.offset, journal.number
+        due = [kind for kind in kinds if at >= kind.due]
+        if not due:
+            return journal.append_all(records)
+        copies = [kind.record for kind in due]
+        copies += [kind.record for kind in due if kind.due >> 32 != segment]  # as above
+        end = journal.append_all([*records, *copies])
+        if end:
+            for kind in due:
+                kind.due = _next_due(end, is_new=kind.due >> 32 != segment)
+        return end
 
     def forget_before(self, segment: int) -> None:
         """The segments before this one are gone: forget what stands in none that is left."""
@@ -114,3 +128,11 @@ class JournalKinds:
             kind = self._kinds.pop(key)
             kind.clean_of = -1  # for whoever still has it
             del self._numbers[kind.number]
+
+
+def _next_due(offset: int, *, is_new: bool) -> int:
+    """From which offset on a kind that ends there is to be written again.
+
+    @param is_new: Whether it stands in this segment for the first time.
+    """
+    return offset + (SECOND_COPY_BYTES if is_new else max(COPY_INTERVAL_BYTES, offset & 0xFFFFFFFF))

@@ -17,7 +17,7 @@ from llmproxy.ledger.batches import next_batch
 from llmproxy.ledger.compact import KindsOfJournal, LineKind
 from llmproxy.ledger.journal import FIRST_OFFSET, Journal, JournalSize, open_orphan
 from llmproxy.ledger.journal_damage import JournalDamage
-from llmproxy.ledger.kinds import MAX_KINDS, MAX_SEEN_ONCE, AlikeOpenings, JournalKinds
+from llmproxy.ledger.kinds import COPY_INTERVAL_BYTES, MAX_KINDS, MAX_SEEN_ONCE, AlikeOpenings, JournalKinds
 from llmproxy.ledger.line_rows import LineRows
 from llmproxy.ledger.masking import Masking, NothingMasked
 from llmproxy.ledger.records import Deferral, FinishedRequest, LedgerLineOpening, Settlement
@@ -223,6 +223,24 @@ class JournalKindsTests(SynchronousTestCase):
         self.assertIsNone(self.kinds.find(first.number))
         self.admit("a")
         self.assertGreater(self.admit("a").number, first.number)
+
+    def test_many(self) -> None:
+        """Each stands in several places of each segment, and all of them leave most of it to what refers to them."""
+        kinds = [self.admit(number) or self.admit(number) for number in range(200)]
+        while self.journal.number < 3:
+            for at in range(0, len(kinds), 20):
+                self.journal.prepare()
+                if not self.kinds.append_with(kinds[at : at + 20], [b"s" * 100] * 40):
+                    self.journal.rotate()
+        for segment in (1, 2):
+            places: dict[bytes, list[int]] = {}
+            for at, content in self.journal.records(FIRST_OFFSET):
+                if at >> 32 == segment and content[:1] == b"K":
+                    places.setdefault(content, []).append(at)
+            self.assertEqual(len(places), len(kinds))
+            self.assertTrue(all(max(each) - min(each) > 2 * COPY_INTERVAL_BYTES for each in places.values()))
+            taken = sum(len(content) * len(each) for content, each in places.items())
+            self.assertLess(taken, (1 << 20) / 4)
 
 
 class MixedTests(SynchronousTestCase):
