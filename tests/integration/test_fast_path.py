@@ -98,6 +98,35 @@ def test_many_kinds_of_clients(own: Own) -> None:
     assert short(own) - before >= len(heads) - 4  # on a busy machine, a body may come too long after its head
 
 
+def test_many_tokens_on_one_connection(own: Own) -> None:
+    """As a proxy in front sends them: each request is that of its own token, and is refused once that is revoked."""
+    tokens = [
+        own.manage("POST", "/manage/tokens", {"project_id": own.project, "name": str(number)}) for number in range(12)
+    ]
+    client = Client(own, "")
+
+    def ask_each() -> list[int]:
+        answered = []
+        for each in tokens:
+            client.token = each["token"]
+            answered.append(client.ask()[0])
+        return answered
+
+    for _ in range(5):
+        before = short(own)
+        assert ask_each() == [200] * len(tokens)
+    assert short(own) - before >= len(tokens) - 4  # on a busy machine, a body may come too long after its head
+    own.manage("DELETE", f"/manage/tokens/{tokens[3]['id']}")
+    assert ask_each() == [401 if number == 3 else 200 for number in range(len(tokens))]
+
+    def counted() -> list[int]:
+        rows = own.manage("GET", "/manage/usage?group_by=token")["data"]
+        found = {row["token_id"]: row["requests"] for row in rows}
+        return [found.get(each["id"], 0) for each in tokens]
+
+    eventually(lambda: counted() == [5 if number == 3 else 6 for number in range(len(tokens))])
+
+
 def test_a_revoked_token(own: Own) -> None:
     """Is refused with the next request."""
     made = own.manage("POST", "/manage/tokens", {"project_id": own.project, "name": "revoked"})

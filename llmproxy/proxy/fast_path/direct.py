@@ -32,7 +32,6 @@ from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.direct import DirectChannel
 from llmproxy.wire.server.request_body import SMALL_BYTES, RequestBody
 
-MAX_EXPECTED = 6  # heads that are looked for on one connection
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
@@ -74,17 +73,18 @@ class DirectPath:
     # What channels ask
 
     def take(self, channel: DirectChannel, data: bytes) -> bool:
-        heads: tuple[KnownHead, ...] = channel.expected
-        if heads[0].repeats:
+        known: KnownHead | None = channel.expected
+        if known is not None and known.repeats:
             arrived_at = self._seconds()
             if self._hits.repeat(channel, data, self._now(), arrived_at, arrived_at):
                 return True
-        for known in heads:
-            text = known.text
-            if text is not None and data.startswith(text.start) and (found := text.match(data)) is not None:
-                break
-        else:
-            return False
+        text = None if known is None else known.text
+        if text is None or not data.startswith(text.start) or (found := text.match(data)) is None:
+            known = self._table.find_in(data)
+            if known is None or known.text is None or (found := known.text.match(data)) is None:
+                return False
+            channel.expected, text = known, known.text
+        assert known is not None
         if not known.current:
             channel.expected = None
             return False
@@ -157,7 +157,7 @@ class DirectPath:
                 return False
             if known.repeats and known.text is not None:
                 whole = known.text.with_body(None if filled is None else filled.holes, body)
-                if whole is not None and self._hits.repeat(channel, whole, started_at, arrived_at, looked_at):
+                if self._hits.repeat(channel, whole, started_at, arrived_at, looked_at):
                     return True
         try:
             found = self._read(known, prepared, body)
@@ -238,7 +238,6 @@ class DirectPath:
 
 
 def _expect(channel: DirectChannel, known: KnownHead) -> None:
-    """Look for this head in what is received next."""
-    heads: tuple[KnownHead, ...] = channel.expected or ()
-    if known.text is not None and known not in heads:
-        channel.expected = (known, *(each for each in heads if each.current))[:MAX_EXPECTED]
+    """Look for this head first in what is received next."""
+    if known.text is not None:
+        channel.expected = known

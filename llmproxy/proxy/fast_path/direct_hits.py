@@ -127,7 +127,7 @@ class DirectHits:
         assert self._cache is not None and known.text is not None
         repeatable = self._cache.repeatable(request, hit)
         data = known.text.with_body(None if filled is None else filled.holes, body)
-        if repeatable is not None and data is not None and len(template) <= MAX_KEPT_TEMPLATE_BYTES:
+        if repeatable is not None and len(template) <= MAX_KEPT_TEMPLATE_BYTES:
             key = data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).digest()
             self._repeated[key] = RepeatedRequest(known, filled, len(body), read.model, repeatable, template)
             known.repeats = True

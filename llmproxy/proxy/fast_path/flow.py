@@ -17,7 +17,7 @@ from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
-from llmproxy.proxy.fast_path.head_shape import HOLES, SAME_HOLES, HeadShape, HeadText, head_shape
+from llmproxy.proxy.fast_path.head_shape import HOLES, SAME_HOLES, HeadLayout, HeadShape, HeadText, head_shape
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
@@ -28,6 +28,7 @@ from llmproxy.wire.parser import RequestHead
 MAX_FLOWS = 10_000
 MAX_SEEN = 4096  # heads that were seen once
 MAX_REPEATED = 4096  # requests that the cache has responded to
+MAX_LAYOUTS = 32  # that are looked for in what was received
 
 
 @dataclass(slots=True, eq=False)
@@ -114,7 +115,7 @@ class RepeatedRequest:
 class KnownHead:
     """A head that has been parsed, and the flow of those that differ only in their holes.
 
-    @ivar key: What it is found by.
+    @ivar key: What it is found by: all of it but what stands in its holes.
     @ivar fields: Its field lines, as they were when it was parsed.
     @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
@@ -209,6 +210,7 @@ class FlowTable:
         self._holes = HOLES
         self._known: OrderedDict[bytes, KnownHead] = OrderedDict()
         self._shapes: dict[int, HeadShape] = {}  # by its size, that of the flow that was found last
+        self._layouts: list[HeadLayout] = []  # those that were found last
         self._seen: OrderedDict[bytes, None] = OrderedDict()
         self.repeated: BoundedMemo[bytes, RepeatedRequest] = BoundedMemo(MAX_REPEATED)
 
@@ -226,8 +228,28 @@ class FlowTable:
             known.current = False
         self._known.clear()
         self._shapes.clear()
+        self._layouts.clear()
         self._seen.clear()
         self.repeated.clear()
+
+    def find_in(self, data: bytes) -> KnownHead | None:
+        """The head with which this begins, where it has a usual layout; whether it is that is for the caller to look at
+        (L{HeadText.match})."""
+        layouts = self._layouts
+        for place, layout in enumerate(layouts):
+            if layout.may_be_in(data) and (known := self._known.get(layout.key_in(data))) is not None:
+                if place:
+                    layouts.insert(0, layouts.pop(place))
+                return known
+        return None
+
+    def _prefer(self, layout: HeadLayout) -> None:
+        """Look for this layout before others."""
+        layouts = self._layouts
+        if layout in layouts:
+            layouts.remove(layout)
+        layouts.insert(0, layout)
+        del layouts[MAX_LAYOUTS:]
 
     def find(self, head: bytes) -> RequestHead | None:
         """The head, parsed, with its flow; C{None} for one that is not known."""
@@ -244,27 +266,23 @@ class FlowTable:
             if filled is None:
                 return None
             self._shapes[len(lines)] = filled.known.shape
+        if filled.known.text is not None:
+            self._prefer(filled.known.text.layout)
         length = filled.known.shape.body_length(filled.holes)
         return None if length < 0 else filled.known.parsed(filled, length)
 
     def _filled(self, shape: HeadShape, lines: list[bytes]) -> FilledHead | None:
-        """The head that is known by these lines, if it has this shape; they are left as they were where it has not."""
+        """The head that is known by these lines, if it has this shape."""
         holes = shape.fill(lines)
-        if holes is None:
-            return None
-        known = self._known.get(b"\r\n".join(lines))
-        if known is not None:
-            return FilledHead(known, holes)
-        for (index, _), line in zip(shape.holes, holes, strict=True):
-            lines[index] = line
-        return None
+        known = None if holes is None else self._known.get(shape.key(lines))
+        return None if holes is None or known is None else FilledHead(known, holes)
 
     def shape_due(self, lines: list[bytes]) -> HeadShape | None:
         """The shape of a head that has come before, and has no flow yet; C{None} for any other."""
         shape = head_shape(lines, self._holes)
         if shape is None:
             return None
-        key = _key(shape, lines)
+        key = shape.key(lines)
         if key in self._known:
             return None
         if key in self._seen:
@@ -281,7 +299,7 @@ class FlowTable:
         """Know the head from now on."""
         if len(self._known) >= self._max_flows:
             self._known.popitem(last=False)[1].current = False
-        key = _key(shape, lines)
+        key = shape.key(lines)
         self._seen.pop(key, None)
         self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
         self._shapes.setdefault(shape.size, shape)
@@ -328,10 +346,3 @@ def holes_in(
         if found:
             filled.append((sent.index(lines[index]), number))
     return tuple(filled)
-
-
-def _key(shape: HeadShape, lines: list[bytes]) -> bytes:
-    left = list(lines)
-    for index, name in shape.holes:
-        left[index] = name
-    return b"\r\n".join(left)

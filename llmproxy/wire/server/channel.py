@@ -113,6 +113,7 @@ class Channel(Protocol):
         self.write, self.write_final = writer.write, writer.write_final
         self.transport.registerProducer(self, True)
         self._context.connections.add(self)
+        self.persistent = not self._context.connections.draining
         descriptors = self._context.descriptors
         own = None if writer.socket is None else writer.socket.fileno()
         if descriptors is not None and not descriptors.taken_by_client(own):
@@ -123,10 +124,10 @@ class Channel(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         try:
-            if self.expected is not None and self._state is IDLE and self._direct is not None:
-                busy = self._decoder.buffer or self._later or self._writer.blocked
-                if not busy and self._direct.take(self, data):
-                    return
+            rests = self._state is IDLE or (self._state is READING and not self._decoder.partial)
+            busy = self._decoder.buffer or self._later or self._writer.blocked
+            if self._direct is not None and rests and not busy and self._direct.take(self, data):
+                return
             self._take(data)
         except MemoryError:
             self._starved()

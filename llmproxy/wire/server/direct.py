@@ -44,7 +44,7 @@ class ChannelRequest(Protocol):
 class DirectChannel(RequestChannel, Protocol):
     """What such a request needs of its connection.
 
-    @ivar expected: Whatever the one who serves requests looks for in what comes next; C{None}: nothing.
+    @ivar expected: Whatever the one who serves requests looks for first in what comes next; C{None}: nothing.
     """
 
     expected: Any

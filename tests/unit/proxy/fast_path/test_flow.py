@@ -6,7 +6,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.proxy.fast_path.flow import Flow, FlowTable, KnownHead, holes_in
+from llmproxy.proxy.fast_path.flow import MAX_LAYOUTS, Flow, FlowTable, KnownHead, holes_in
 from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 
@@ -95,6 +95,22 @@ class Tables(TestCase):
         self.assertEqual([self.is_due(lines) for lines in heads], [False] * 5)
         self.assertEqual([self.is_due(lines) for lines in heads[1:]], [True] * 4)
         self.assertFalse(self.is_due(heads[0]))
+
+    def test_found_by_its_layout(self) -> None:
+        """In what was received, whatever has the layout of one that was found before: of so many layouts."""
+        self.table = FlowTable()
+        heads = [[LINES[0], b"N: %b" % (b"v" * number), *self.lines[2:]] for number in range(MAX_LAYOUTS + 2)]
+        known = [self.put(lines) for lines in heads]
+        received = [b"\r\n".join([*lines, b"", b"a body"]) for lines in heads]
+        self.assertEqual([self.table.find_in(data) for data in received], [None, None, *known[2:]])
+        self.assertIs(self.table.find_in(received[2]), known[2])
+        self.assertEqual(self.found(heads[0]), known[0])
+        other = self.put([LINES[0], b"M: ", *heads[0][2:]])
+        self.assertIs(self.table.find_in(received[0].replace(b"N: ", b"M: ")), other)
+        self.assertIs(self.table.find_in(received[0]), known[0])
+        self.assertIsNone(self.table.find_in(received[0].replace(b"N: ", b"O: ")))
+        self.table.clear()
+        self.assertIsNone(self.table.find_in(received[0]))
 
     def test_holes_alone_differ(self) -> None:
         """Heads are others where another field stands in the same place, though all that does not vary is the same."""
