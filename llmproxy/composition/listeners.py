@@ -11,7 +11,7 @@ from twisted.web.resource import IResource
 from llmproxy.brief_record import parts_of
 from llmproxy.composition.workers import WorkerViews
 from llmproxy.config.model import Server
-from llmproxy.http.forwarded import Network, is_within, networks
+from llmproxy.http.forwarded import TrustedProxies
 from llmproxy.model import RequestRecord
 from llmproxy.process.daemon import Daemon
 from llmproxy.proxy.reporting import Observer
@@ -88,7 +88,7 @@ def make_site(
             max_connections=server.max_connections,
             max_connections_per_address=server.max_connections_per_address,
         ),
-        is_shared=partial(_is_shared, networks(tuple(server.trusted_proxies))),
+        is_shared=partial(_is_shared, TrustedProxies(server.trusted_proxies)),
         on_refused=partial(_malformed, observers, now),
         coalescer=coalescer,
         descriptors=descriptors,
@@ -115,6 +115,6 @@ def _malformed(
         observe([parts_of(record)])
 
 
-def _is_shared(trusted: tuple[Network, ...], remote: str) -> bool:
+def _is_shared(trusted: TrustedProxies, remote: str) -> bool:
     """Whether a peer brings the connections of many clients, so that they are not to be counted as one's."""
-    return remote in ("", "unix") or is_within(remote, trusted)
+    return remote in ("", "unix") or remote in trusted

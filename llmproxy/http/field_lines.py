@@ -48,7 +48,10 @@ class FieldLines(list[bytes]):
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of all fields of this name, which is given in lower case, in order."""
-        if name not in self.names:
+        count = self.names.count(name)
+        if not count:
             return []
         end = len(name) + 1
+        if count == 1:
+            return [self[self.names.index(name)][end:].strip(b" \t")]
         return [line[end:].strip(b" \t") for line, its in zip(self, self.names, strict=True) if its == name]

@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from llmproxy.http import fields
+from llmproxy.base.memo import BoundedMemo
+from llmproxy.http.field_lines import FieldLines
 
 Network = IPv4Network | IPv6Network
+
+MAX_CLIENTS = 4096  # that are remembered
+MAX_KEPT_BYTES = 128  # of what is said of one that is
 
 
 @lru_cache(1024)
@@ -17,25 +21,53 @@ def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
     return tuple(ip_network(text, strict=False) for text in texts)
 
 
-def client_address(remote: str, lines: Sequence[bytes], trusted: tuple[Network, ...]) -> str:
-    """The address of the client.
+class TrustedProxies:
+    """The proxies in front that are believed who the client is.
 
-    C{X-Forwarded-For} is believed only as far as trusted proxies wrote it: from its end, the first address that is not
-    one of theirs is the client's. Whatever stands before that, the client may have made up.
-
-    @param remote: The address of the peer; it alone counts where it is not trusted.
+    C{X-Forwarded-For} is believed only as far as they wrote it: from its end, the first address that is not one of
+    theirs is the client's. Whatever stands before that, the client may have made up.
     """
-    if not trusted or not is_within(remote, trusted):
-        return remote
-    found = remote
-    for value in reversed(b",".join(fields.values(lines, b"x-forwarded-for")).split(b",")):
-        hop = value.strip(b" \t").decode("ascii", "replace")
-        if not _is_address(hop):
-            break
-        found = hop
-        if not is_within(hop, trusted):
-            break
-    return found
+
+    def __init__(self, texts: Sequence[str] = ()) -> None:
+        """
+        @param texts: Their addresses and networks, as the settings name them.
+        """
+        self._networks = networks(tuple(texts))
+        self._clients: BoundedMemo[tuple[str, bytes], str] = BoundedMemo(MAX_CLIENTS)
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __contains__(self, address: str) -> bool:
+        return is_within(address, self._networks)
+
+    def client(self, remote: str, lines: FieldLines) -> str:
+        """The address of the client whose request has these lines.
+
+        @param remote: The address of the peer; it alone counts where it is not trusted.
+        """
+        if not self._networks:
+            return remote
+        said = b",".join(lines.values(b"x-forwarded-for"))
+        client = self._clients.get((remote, said))
+        if client is None:
+            client = self._believed(remote, said)
+            if len(said) <= MAX_KEPT_BYTES:
+                self._clients[remote, said] = client
+        return client
+
+    def _believed(self, remote: str, said: bytes) -> str:
+        if remote not in self:
+            return remote
+        found = remote
+        for value in reversed(said.split(b",")):
+            hop = value.strip(b" \t").decode("ascii", "replace")
+            if not _is_address(hop):
+                break
+            found = hop
+            if hop not in self:
+                break
+        return found
 
 
 def _is_address(text: str) -> bool:

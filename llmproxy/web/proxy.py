@@ -10,8 +10,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET
 
 from llmproxy.http import fields
-from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.forwarded import client_address, networks
+from llmproxy.http.forwarded import TrustedProxies
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.service import FastPath
 from llmproxy.proxy.request_scheduler import RequestScheduler
@@ -45,14 +44,10 @@ class ProxyResource(Resource):
         self.known_heads = None if fast_path is None else fast_path.table
         self._scheduler = scheduler
         self._clock = clock
-        self._trusted = networks(tuple(trusted_proxies))
-        self.believes_proxies = bool(self._trusted)
+        trusted = TrustedProxies(trusted_proxies)
+        self.believes_proxies, self.client = bool(trusted), trusted.client
         self.now, self.fresh_id = now, fresh_id
         self.direct = None if fast_path is None else fast_path.serve_directly(self)
-
-    def client(self, remote: str, lines: FieldLines) -> str:
-        """The address of the client whose request has these lines."""
-        return client_address(remote, lines, self._trusted) if self._trusted else remote
 
     def render(self, request: Request) -> int:
         """Twisted's entry: every method and every path comes here."""

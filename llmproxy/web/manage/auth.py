@@ -22,7 +22,8 @@ from llmproxy.errors import (
 )
 from llmproxy.errors.challenges import INSUFFICIENT_SCOPE
 from llmproxy.errors.identity import ClaimsNotAllowed
-from llmproxy.http.forwarded import client_address, is_within, networks
+from llmproxy.http.field_lines import FieldLines
+from llmproxy.http.forwarded import TrustedProxies
 from llmproxy.management_key import ManagementKey
 from llmproxy.web.manage.roles import BOOTSTRAP, Principal
 from llmproxy.web.manage.stores import ManagementKeys
@@ -95,7 +96,7 @@ class ManagementAuth:
         self._hash = _hash(token.encode())
         self._failed_attempts = failed_attempts
         self._clock = clock
-        self._trusted = networks(tuple(trusted_proxies))
+        self._trusted = TrustedProxies(trusted_proxies)
         self._keys = keys
         self._identity = identity
         self._remembered: OrderedDict[bytes, None] = OrderedDict()  # keys that were valid when they came last
@@ -156,14 +157,14 @@ class ManagementAuth:
     def client(self, request: Request) -> str:
         """The client's address as text, as far as trusted proxies tell it; C{""} where it has none."""
         forwarded = request.requestHeaders.getRawHeaders(b"x-forwarded-for") or []
-        return client_address(_peer(request), [b"x-forwarded-for: " + value for value in forwarded], self._trusted)
+        return self._trusted.client(_peer(request), FieldLines.of([b"x-forwarded-for: " + each for each in forwarded]))
 
     def is_secure(self, request: Request) -> bool:
         """Whether the client's connection is TLS, as far as trusted proxies tell it by C{X-Forwarded-Proto}."""
         if request.isSecure():
             return True
         schemes = request.requestHeaders.getRawHeaders(b"x-forwarded-proto") or []
-        return len(schemes) == 1 and schemes[0].strip().lower() == b"https" and is_within(_peer(request), self._trusted)
+        return len(schemes) == 1 and schemes[0].strip().lower() == b"https" and _peer(request) in self._trusted
 
     async def _bearer_of_jwt(self, identity: IdentityBearers, token: str, client: str) -> Principal:
         """Nobody guesses a signature: a good one is let in from wherever it comes."""
