@@ -19,7 +19,7 @@ from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.upstreams import Upstream, UpstreamGroup
 from llmproxy.wire.client.pool import Pool
 
-MAX_RECORD_KINDS = 16  # of one flow; there are up to 10,000 flows
+MAX_RECORD_KINDS = 64  # of one flow: as many clients behind one proxy, say
 MAX_MODELS = 8  # for which one flow has openings in the ledger ready
 
 
