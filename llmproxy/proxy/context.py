@@ -61,8 +61,7 @@ class RequestContext:
     @ivar body: What is sent as its body.
     @ivar usage_injected: Whether its usage was asked for in the client's place.
     @ivar provider_keys: Those that its project has for the API; C{provider_key}: the one that it is sent with.
-    @ivar lines: Its field lines without credentials; C{outgoing_lines}: as they are sent, without those that frame the
-        body.
+    @ivar lines: Its field lines without credentials.
     @ivar delivery: How it is sent; C{None} where nothing has been done about it yet, or a flow did.
     @ivar charge: What its call to the provider takes; C{None} where none was made.
     @ivar background: Whether the proxy makes it by itself, so that no client waits for a response.
@@ -98,7 +97,6 @@ class RequestContext:
     provider_key: ProviderKey | None = None
     provider_keys: Sequence[ProviderKey] | None = None
     lines: list[bytes] | None = None
-    outgoing_lines: list[bytes] | None = None
     delivery: Delivery | None = None
     charge: Charge | None = None
     background = False

@@ -153,25 +153,21 @@ class Pipeline:
             context.cache = "bypass"
             self.cache.invalidate(route, grant, request.method, request.lines, response)
 
-    async def resume(
-        self, context: RequestContext, outcome: Response | BaseException | None, at: Upstream | None
-    ) -> None:
+    async def resume(self, context: RequestContext, outcome: Response | BaseException, at: Upstream | None) -> None:
         """Serve the rest of a request that was sent by the fast path: as L{serve} does from the response's head on.
 
-        @param outcome: What came of it, where somebody has to judge that first: a response of which nothing has been
-            read yet, or why there is none.
+        @param outcome: What came of it: a response of which nothing has been read yet, or why there is none.
         @param at: Where it was sent; C{None} where it was not.
         """
         try:
-            if outcome is not None:
-                if at is None or not isinstance(outcome, Response | errors.UpstreamFailure):
-                    raise outcome if isinstance(outcome, BaseException) else errors.InternalError()
-                self._strip(context)
-                response = await self._send(context, (outcome, at))
-                self.receive(context, response, self._clock.seconds())
-            assert context.response is not None and context.provider_key is not None
-            self._pass_cache(context, context.response)
-            await self.sender.relay(context, context.response, context.provider_key.value)
+            if at is None or not isinstance(outcome, Response | errors.UpstreamFailure):
+                raise outcome if isinstance(outcome, BaseException) else errors.InternalError()
+            self._strip(context)
+            response = await self._send(context, (outcome, at))
+            self.receive(context, response, self._clock.seconds())
+            assert context.provider_key is not None
+            self._pass_cache(context, response)
+            await self.sender.relay(context, response, context.provider_key.value)
         except Exception as e:
             self._refuse(context, e)
         context.request.on_gone = None
@@ -250,17 +246,20 @@ class Pipeline:
         """
         route, grant, keys = context.route, context.grant, context.provider_keys
         assert route is not None and grant is not None and keys is not None
-        group = self._upstreams.of(route.api_name)
+        group, hint, body = self._upstreams.of(route.api_name), b"", context.body
+        if route.api.balance == "affinity":
+            begins = body.received if isinstance(body, BytesBody) else b""
+            hint = affinity_hint(route.api, grant.project_id, context.request.lines, begins)
         request = OutgoingRequest(
             route,
             grant.project_id,
             context.request.method,
             keys,
             partial(self._outgoing_lines, context),
-            context.body,
+            body,
             context.request.upload,
             partial(self.head_timeouts, context),
-            affinity_hint(context) if route.api.balance == "affinity" else b"",
+            hint,
         )
         context.delivery = delivery = Delivery(self._upstreams, group, self._clock, request)
         try:
@@ -277,9 +276,7 @@ class Pipeline:
         """The field lines of an attempt, which begins."""
         context.provider_key = key
         context.upstream_started = self._clock.seconds()
-        assert context.lines is not None
-        context.outgoing_lines = _outgoing_lines(context, context.lines, upstream, key.line)
-        return context.outgoing_lines
+        return outgoing_lines(context, upstream, key)
 
     def receive(self, context: RequestContext, response: Response, now: float) -> None:
         """The head of the response has come: take the provider's key out of it, and read in the body what was used."""
@@ -357,16 +354,16 @@ def _cors_lines(context: RequestContext) -> list[bytes]:
     return cors.response_lines(context.request.lines, context.route.api.allowed_origins)
 
 
-def _outgoing_lines(context: RequestContext, lines: list[bytes], upstream: Upstream, credential: bytes) -> list[bytes]:
-    """The field lines as they are sent to the provider."""
-    route = context.route
-    assert route is not None
+def outgoing_lines(context: RequestContext, upstream: Upstream, key: ProviderKey) -> list[bytes]:
+    """The field lines of a request as they are sent to a provider with a key, but for those that frame its body."""
+    route, lines = context.route, context.lines
+    assert route is not None and lines is not None
     if context.usage_injected:  # what is to be taken out must be readable
         lines = [*(line for line in lines if line[:16].lower() != b"accept-encoding:"), b"Accept-Encoding: identity"]
     return fields.outgoing(
         lines,
         host=upstream.origin.host_header,
-        credential=credential,
+        credential=key.line,
         client=context.client if route.api.forward_client_ip else "",
     )
 

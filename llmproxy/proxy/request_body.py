@@ -12,9 +12,11 @@ from twisted.web.iweb import UNKNOWN_LENGTH
 from llmproxy import errors
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.caching import CacheRequest
+from llmproxy.config.api_settings import Api
 from llmproxy.config.routes import Route
 from llmproxy.http import fields
 from llmproxy.http.content_measure import CLOSELY, ROUGHLY
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.plain_members import PlainMembers
 from llmproxy.http.request_reader import RequestContent, RequestReader, read_usual
 from llmproxy.limits.plan import LimitPlan
@@ -203,13 +205,14 @@ def _wanted_by_cache(upload: RequestBody, cacheable: CacheRequest | None) -> boo
     return fits and cacheable is not None and cacheable.needs_body
 
 
-def affinity_hint(context: RequestContext) -> bytes:
+def affinity_hint(api: Api, project_id: str, lines: FieldLines, body: bytes) -> bytes:
     """What the request has in common with others of its session: the session's name, or how its body begins; C{b""}
-    where neither is known."""
-    assert context.route is not None and context.grant is not None
-    project, lines = context.grant.project_id.encode(), context.request.lines
-    for name in context.route.api.affinity.headers:
+    where neither is known.
+
+    @param body: As far as it has been read.
+    """
+    project = project_id.encode()
+    for name in api.affinity.headers:
         if value := lines.value(name.encode("ascii")):
             return b"\n".join((project, name.encode("ascii"), value))
-    body = context.body
-    return b"\n".join((project, body.received[:HINT_BYTES])) if isinstance(body, BytesBody) and body.received else b""
+    return b"\n".join((project, body[:HINT_BYTES])) if body else b""

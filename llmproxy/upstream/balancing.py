@@ -29,6 +29,26 @@ class Balanced(Protocol):
 B = TypeVar("B", bound=Balanced)
 
 
+class Place(Protocol):
+    """Where a request may go: one of several upstreams, with one of several keys."""
+
+    @property
+    def upstream(self) -> Balanced: ...
+    @property
+    def state(self) -> Balanced: ...
+
+
+P = TypeVar("P", bound=Place)
+
+
+def choose_place(balance: Balance, places: Sequence[P], hint: bytes = b"") -> P:
+    """One of the places, of which there must be one: first its upstream is chosen, and then the key there."""
+    upstreams = list(dict.fromkeys([place.upstream for place in places]))
+    upstream = choose(balance, upstreams, hint)
+    there = {place.state: place for place in places if place.upstream is upstream}
+    return there[choose(balance, list(there), hint)]
+
+
 def choose(balance: Balance, candidates: Sequence[B], hint: bytes = b"") -> B:
     """One of the candidates, of which there must be one; its turn is taken.
 

@@ -299,11 +299,7 @@ class Delivery:
         return [each for each in self._group.members if each.state == "enabled" and each.circuits.ready(project, now)]
 
     def _chosen(self, places: Sequence[Destination]) -> Destination:
-        balance, hint = self._group.api.balance, self._request.hint
-        upstreams = list(dict.fromkeys(place.upstream for place in places))
-        upstream = balancing.choose(balance, upstreams, hint)
-        there = {place.state: place for place in places if place.upstream is upstream}
-        return there[balancing.choose(balance, list(there), hint)]
+        return balancing.choose_place(self._group.api.balance, places, self._request.hint)
 
     def _destination(self, upstream: Upstream, key: ProviderKey) -> Destination:
         project, api = self._request.project_id, self._group.name

@@ -19,9 +19,10 @@ class KeyState:
     """What is known of one key at one upstream; also one of those that L{balancing.choose} chooses from.
 
     @ivar out_until: The clock's time until which it is passed over; C{status}: that of the response why.
+    @ivar is_retired: Whether there is another of the same key by now, or none.
     """
 
-    __slots__ = ("identity", "in_flight", "masked", "out_until", "project_id", "status", "turn")
+    __slots__ = ("identity", "in_flight", "is_retired", "masked", "out_until", "project_id", "status", "turn")
     weight = 1
     priority = 0
 
@@ -33,6 +34,7 @@ class KeyState:
         self.turn = 0.0
         self.out_until = 0.0
         self.status = 0
+        self.is_retired = False
 
     def ready(self, now: float) -> bool:
         return now >= self.out_until
@@ -69,7 +71,7 @@ class KeyStates:
             return state
         state = self._states[place] = KeyState(project_id, mask(key.decode("ascii")), identity(key))
         while len(self._states) > self._size:
-            self._states.popitem(last=False)
+            self._states.popitem(last=False)[1].is_retired = True
         return state
 
     def forgive(self, api: str, base_url: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from http.client import HTTPConnection
 from itertools import product
@@ -73,6 +73,17 @@ def warm(own: Own, client: Client) -> None:
     raise AssertionError("Hardly any request went the short way.")
 
 
+def until_short(own: Own, ask_all: Callable[[], object], many: int) -> int:
+    """Ask until all went the short way but some: on a busy machine a body may come too long after its head. Returns how
+    often that was. What was made a moment ago is changed once more when the store tells of it."""
+    for count in range(1, 20):
+        before = short(own)
+        ask_all()
+        if short(own) - before >= many - 4:
+            return count
+    raise AssertionError("Hardly any request went the short way.")
+
+
 def test_it_is_taken(own: Own) -> None:
     """From the third request with a head on; what is recorded is as ever."""
     client = Client(own, own.token)
@@ -89,13 +100,14 @@ def test_many_kinds_of_clients(own: Own) -> None:
         {**{f"X-Field-{each}": "v" for each in range(ahead)}, "X-Forwarded-For": "", "X-Behind": "v" * behind}
         for ahead, behind in product(range(12), (1, 2))
     ]
-    for count in range(4):
-        before = short(own)
-        for head in heads:
+
+    def ask_all() -> None:
+        for number, head in enumerate(heads):
             client = Client(own, own.token)
-            assert client.ask(**head | {"X-Forwarded-For": f"192.0.2.{count}"}) == (200, "")
+            assert client.ask(**head | {"X-Forwarded-For": f"192.0.2.{number}"}) == (200, "")
             client.connection.close()
-    assert short(own) - before >= len(heads) - 4  # on a busy machine, a body may come too long after its head
+
+    until_short(own, ask_all, len(heads))
 
 
 def test_many_tokens_on_one_connection(own: Own) -> None:
@@ -112,10 +124,7 @@ def test_many_tokens_on_one_connection(own: Own) -> None:
             answered.append(client.ask()[0])
         return answered
 
-    for _ in range(5):
-        before = short(own)
-        assert ask_each() == [200] * len(tokens)
-    assert short(own) - before >= len(tokens) - 4  # on a busy machine, a body may come too long after its head
+    rounds = until_short(own, ask_each, len(tokens))
     own.manage("DELETE", f"/manage/tokens/{tokens[3]['id']}")
     assert ask_each() == [401 if number == 3 else 200 for number in range(len(tokens))]
 
@@ -124,7 +133,7 @@ def test_many_tokens_on_one_connection(own: Own) -> None:
         found = {row["token_id"]: row["requests"] for row in rows}
         return [found.get(each["id"], 0) for each in tokens]
 
-    eventually(lambda: counted() == [5 if number == 3 else 6 for number in range(len(tokens))])
+    eventually(lambda: counted() == [rounds if number == 3 else rounds + 1 for number in range(len(tokens))])
 
 
 def test_a_revoked_token(own: Own) -> None:
@@ -145,6 +154,21 @@ def test_another_provider_key(own: Own) -> None:
     assert client.ask()[0] == 401
     own.manage("PATCH", f"/manage/projects/{own.project}", {"api_keys": {"openai": "sk-sim-openai"}})
     assert client.ask()[0] == 200
+
+
+def test_a_choice_of_keys(own: Own) -> None:
+    """One is wrong: the first request that has it goes on with the other, and the short way leaves it alone."""
+    keys = ["sk-sim-wrong", "sk-sim-openai"]
+    own.manage("PATCH", f"/manage/projects/{own.project}", {"api_keys": {"openai": keys}})
+    client = Client(own, own.token)
+    assert {client.ask() for _ in range(MANY)} == {(200, "")}
+    warm(own, client)
+    fields = [field for call in own.recorded() for field in call["headers"]]
+    sent = [line for line in fields if line.lower().startswith("authorization:")]
+    assert sum(keys[0] in line for line in sent) == 1
+    assert len(sent) == client.count + 1
+    (upstream,) = [each for each in own.manage("GET", "/manage/upstreams")["data"] if each["api"] == "openai"]
+    assert ([key["status"] for key in upstream["keys"]], upstream["in_flight"]) == ([401], 0)
 
 
 def test_a_limit_that_is_set_and_used_up(own: Own) -> None:

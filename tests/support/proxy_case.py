@@ -155,7 +155,7 @@ class ProxyTestCase(SynchronousTestCase):
     def _start(self, apis: dict[str, Any] | None = None, **settings: Any) -> None:
         settings = {
             "provider": "openai",
-            "base_url": BASE_URL,
+            **({} if "upstreams" in self.api else {"base_url": BASE_URL}),
             "allowed_endpoints": [CHAT, "/v1/models", "/v1/models/*"],
             **self.api,
             **settings,

@@ -18,8 +18,11 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.fallback import DirectFallback
 from llmproxy.proxy.fast_path.flow import FlowTable
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
+from llmproxy.proxy.fast_path.next_hop import NextHop, choose
 from llmproxy.proxy.fast_path.preparation import request_facts
+from llmproxy.proxy.fast_path.prepared_flow import PreparedSending
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, names_of
+from llmproxy.proxy.request_body import affinity_hint
 from llmproxy.wire.client.request_writer import MAX_JOINED_BYTES, BytesBody
 
 _JOINED = BytesBody(b"")  # stands for the body that is sent together with its head
@@ -44,6 +47,7 @@ class DirectCalls:
         identity: RequestIdentity,
         deadlines: HeadDeadlines,
     ) -> None:
+        self._table = table
         self._is_good = table.is_good
         self._accounting = accounting
         self._reserve = accounting.limiter.reserve
@@ -97,8 +101,8 @@ class DirectCalls:
         known, now = request.known, self._seconds()
         prepared, flow, content = known.prepared, known.flow, request.read
         assert prepared is not None and prepared.sending is not None and content is not None
-        is_good = self._is_good(known, now, self._now) and not self._accounting.shutting_down
-        if not (is_good and prepared.sending.pool.sends_at_once()):
+        is_good, sole = self._is_good(known, now, self._now), prepared.sending.sole
+        if not is_good or self._accounting.shutting_down or not (sole is None or sole.pool.sends_at_once()):
             self._undecided(request)
             return False
         asked = _new(RequestSize, (known.method, request.model, content, len(request.whole)))
@@ -160,21 +164,20 @@ class DirectCalls:
         now, prepared, reservation, since = self._seconds(), known.prepared, request.reservation, request.waits_since
         assert prepared is not None and prepared.sending is not None
         sending = prepared.sending
-        pool, slots, attempt, uses = sending.pool, sending.slots, sending.attempt, sending.uses
+        hop, slots, uses = sending.sole, sending.slots, sending.uses
         # Whether it may be sent
         is_looked_at = reservation is not None and not since  # just before it got its limits
         if not is_looked_at and (accounting.shutting_down or not self._is_good(known, now, self._now)):
             return False
-        if slots.taken >= slots.most or not pool.sends_at_once():
+        if slots.taken >= slots.most:
             return False
-        if (
-            attempt is None
-            or attempt.ticket != attempt.project.ticket
-            or attempt.shared_ticket != attempt.shared.ticket
-        ):
-            attempt = sending.attempt = sending.upstream.circuits.enter_closed(sending.common[0])
-            if attempt is None:
+        if hop is None:
+            hop = self._chosen(request, sending, now)
+            if hop is None:
                 return False
+        attempt = hop.begin(sending.common[0])
+        if attempt is None:
+            return False
         if uses is None:
             uses = known.flow.session.use_known()
             if uses is None:
@@ -184,7 +187,7 @@ class DirectCalls:
         body, model, channel = request.whole, request.model, request.channel
         size = len(body)
         request.authorized_at, request.sent_at = since or now, now
-        request.attempt, request.slot = attempt, slots
+        request.attempt, request.slot, request.hop = attempt, slots, hop
         expects_stream = request.expects_stream
         client = channel.remote
         request.client = identity.client(client, known.lines(filled)) if identity.believes_proxies else client
@@ -199,7 +202,7 @@ class DirectCalls:
         )
         # Its bytes
         request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
-        outgoing = sending.outgoing
+        outgoing = hop.outgoing
         if outgoing.start:
             request.head = b"%b%d\r\n\r\n" % (outgoing.start, size)
         else:
@@ -207,6 +210,7 @@ class DirectCalls:
         if sending.group.causes:
             sending.group.budget.deposit(now)
         slots.taken += 1  # not sooner: nobody would give it back where something fails before
+        hop.enter()
         request.waits = False
         begin()
         if expects_stream:
@@ -214,5 +218,16 @@ class DirectCalls:
         else:
             due = request.arrived_at + prepared.total
         self._deadlines.watch(request, due)
-        pool.send(request)
+        hop.pool.send(request)
         return True
+
+    def _chosen(self, request: DirectRequest, sending: PreparedSending, now: float) -> NextHop | None:
+        """Where it goes, of several hops."""
+        known, body = request.known, request.whole
+        if any(hop.state.is_retired for hop in sending.hops):
+            self._table.drop(known)
+            return None
+        api, project_id, hint = sending.group.api, sending.common[0], b""
+        if api.balance == "affinity":
+            hint = affinity_hint(api, project_id, request.lines, body)
+        return choose(sending.hops, api, project_id, hint, now)

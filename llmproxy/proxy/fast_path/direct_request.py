@@ -15,6 +15,7 @@ from llmproxy.limits.limiter import LimitReservation
 from llmproxy.limits.pending import PendingReservation
 from llmproxy.model import Usage
 from llmproxy.proxy.fast_path.flow import FilledHead, KnownHead
+from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
@@ -35,6 +36,7 @@ class DirectRequest(OwnedRequest):
     """One that is its own channel's request as well.
 
     @ivar held: Bytes of its body that are counted as held.
+    @ivar hop: Where it was sent.
     @ivar read: What its body says, where all of that has been read.
     @ivar waits: Whether it has not been sent; C{waits_since}: when it began to wait for limits that are counted
         elsewhere, or was refused by any; C{pending}: what it waits for.
@@ -60,6 +62,7 @@ class DirectRequest(OwnedRequest):
         "filled",
         "first_byte_at",
         "held",
+        "hop",
         "is_measured",
         "known",
         "ledger_id",
@@ -107,6 +110,7 @@ class DirectRequest(OwnedRequest):
     filled: FilledHead | None
     first_byte_at: float
     held: int
+    hop: NextHop
     is_measured: bool
     known: KnownHead
     ledger_id: str

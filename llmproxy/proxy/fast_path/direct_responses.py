@@ -58,16 +58,16 @@ class DirectResponses:
         """Whether a response is usual: then all that the client gets is ready."""
         known, prepared = request.known, request.known.prepared
         shape, values, body, data = response
-        text = body
+        text, key = body, request.hop.key.value
         assert prepared is not None
-        if shape.code != 200 or data.rfind(prepared.key) >= 0:  # faster than C{in} where it is not there
+        if shape.code != 200 or data.rfind(key) >= 0:  # faster than C{in} where it is not there
             return False
         kind = (
             body_hints.media_type_of(values[shape.kind]) if shape.kind >= 0 else body_hints.media_type(response.lines)
         )
         if shape.codings and (coding := content_coding([values[at] for at in shape.codings])):
             decoded = decode_whole(coding, body, MAX_BODY_BYTES) if kind in _READ else None
-            if decoded is None or decoded.rfind(prepared.key) >= 0:
+            if decoded is None or decoded.rfind(key) >= 0:
                 return False  # what is to be said then takes longer
             text = decoded
         request.response, request.response_text, request.response_type = response, text, kind
@@ -108,6 +108,7 @@ class DirectResponses:
         channel, waits = request.channel, self._records.add(request)
         try:
             request.attempt.responded(200, now)
+            request.hop.end(now)
             channel.write_final(request.reply, always_wait=request.reservation is not None)
             channel.request_done()
         except Exception:  # its connection would not know what to do with it

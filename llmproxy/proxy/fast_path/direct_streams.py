@@ -138,8 +138,7 @@ class DirectStreams:
 
     def begin(self, request: DirectRequest, response: Response) -> bool:
         """Relay a response, of which nothing was taken yet; C{False} for what is not a usual stream."""
-        prepared, flow, lines = request.known.prepared, request.known.flow, response.lines
-        assert prepared is not None
+        key, flow, lines = request.hop.key.value, request.known.flow, response.lines
         if response.code != 200 or response.length != UNKNOWN_LENGTH or response.whole is not None:
             return False
         names = lines.names
@@ -147,11 +146,12 @@ class DirectStreams:
             return False
         if body_hints.media_type_of(lines[names.index(b"content-type")]) != body_hints.EVENT_STREAM:
             return False
-        if prepared.key in b"\n".join(lines) or prepared.key in response.phrase:
+        if key in b"\n".join(lines) or key in response.phrase:
             return False  # it is masked
         request.stream, request.head = True, b""
         request.first_byte_at = first = self._clock.seconds()
         request.attempt.responded(200, first)
+        request.hop.accept_key(first)
         request.cache = cache = "disabled"
         if self._pipeline.cache is not None:
             request.cache = cache = "bypass"
@@ -168,7 +168,7 @@ class DirectStreams:
             out = replace_rate_limits(out, request.reservation.header_lines, flow.route.api.provider)
         arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
         out.append(sender.direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=True))
-        mask = events_mask(prepared.key)
+        mask = events_mask(key)
         stream.relay = sender.relay_to(
             stream,
             flow.route,
@@ -188,6 +188,7 @@ class DirectStreams:
         self.served += 1
         request = stream.request
         try:
+            request.hop.leave()
             request.outcome, request.error = self._accounting.end_of(outcome, left=stream.left)
             request.response_bytes = stream.relay.count
             request.ended_at, request.measure = self._clock.seconds(), partial(_measure, stream.meter, stream.tap)

@@ -18,11 +18,10 @@ from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.fast_path.head_shape import HOLES, SAME_HOLES, HeadLayout, HeadShape, HeadText, head_shape
-from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
+from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
-from llmproxy.upstream.upstreams import Upstream, UpstreamGroup
-from llmproxy.wire.client.pool import Pool
+from llmproxy.upstream.upstreams import UpstreamGroup
 from llmproxy.wire.parser import RequestHead
 
 MAX_FLOWS = 10_000
@@ -33,12 +32,10 @@ MAX_LAYOUTS = 32  # that are looked for in what was received
 
 @dataclass(slots=True, eq=False)
 class Sending:
-    """How requests go to their provider."""
+    """How requests go to their provider: to one of these hops."""
 
     provider_keys: Sequence[ProviderKey]
-    outgoing: OutgoingHead
-    pool: Pool
-    upstream: Upstream
+    hops: tuple[NextHop, ...]
     group: UpstreamGroup
 
 

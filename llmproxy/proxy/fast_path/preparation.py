@@ -33,7 +33,6 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         grant=grant,
         expires_at=session.grant.expires_at,
         sending=sending,
-        key=b"" if sending is None else sending.keys.value[0].value,
         typed=None if dialect is None else dialect.typed,
         has_tier=dialect is not None and dialect.provider == "google",
         is_coded=b"content-encoding" in known.fields.names,
@@ -62,7 +61,8 @@ def _prepare_sending(flow: Flow, way: Sending, pipeline: Pipeline, accounting: A
         return None
     common = (session.grant.project_id, session.grant.token_id, route.api_name, route.endpoint)
     slots, uses = accounting.slots(session, route), session.constant_uses()
-    return PreparedSending(way.pool, way.upstream, way.group, way.outgoing, keys, slots, uses, common)
+    sole = way.hops[0] if len(way.hops) == 1 else None
+    return PreparedSending(way.hops, sole, way.group, keys, slots, uses, common)
 
 
 def _told_by(known: KnownHead, accounting: Accounting) -> tuple[int, ...]:

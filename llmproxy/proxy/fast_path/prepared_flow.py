@@ -13,11 +13,9 @@ from llmproxy.ledger.kinds import AlikeOpenings
 from llmproxy.limits.in_flight import Slots
 from llmproxy.metering.typed_usage import TypedUsage
 from llmproxy.model import Grant
-from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
-from llmproxy.upstream.circuits import Attempt
+from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.upstream.provider_keys import ProviderKey
-from llmproxy.upstream.upstreams import Upstream, UpstreamGroup
-from llmproxy.wire.client.pool import Pool
+from llmproxy.upstream.upstreams import UpstreamGroup
 
 MAX_RECORD_KINDS = 64  # of one flow: as many clients behind one proxy, say
 MAX_MODELS = 8  # for which one flow has openings in the ledger ready
@@ -36,25 +34,22 @@ class RequestFacts:
 class PreparedSending:
     """Where its requests are sent, and what they take.
 
+    @ivar hops: Where they may go; C{sole}: the only one, C{None} where each request has a choice.
     @ivar keys: The provider's keys, and until when they are these.
     @ivar slots: What its project has under way there.
     @ivar uses: Uses of its token that are counted by the line of each request; C{None}: the token's session is asked.
     @ivar common: Project, token, API and endpoint, as lines of the ledger have them; C{openings}: what they have in
         common besides, by model.
-    @ivar attempt: That with which requests begin, as long as both breakers are as they were then; C{None}: none has
-        begun yet.
     """
 
-    pool: Pool
-    upstream: Upstream
+    hops: tuple[NextHop, ...]
+    sole: NextHop | None
     group: UpstreamGroup
-    outgoing: OutgoingHead
     keys: CacheEntry[tuple[ProviderKey, ...]]
     slots: Slots
     uses: int | None
     common: tuple[str, str, str, str]
     openings: dict[str, AlikeOpenings] = field(default_factory=dict)
-    attempt: Attempt | None = None
 
     def opening(self, model: str) -> AlikeOpenings:
         """What lines with this model have in common."""
@@ -72,7 +67,6 @@ class PreparedFlow:
     @ivar grant: The grant, and until when it is good.
     @ivar expires_at: When it expires by itself, in seconds since the epoch; C{None}: never.
     @ivar sending: How its requests are sent; C{None} where the cache has their responses.
-    @ivar key: The provider's, which no response may say.
     @ivar typed: Measures its responses, where they are the provider's; C{has_tier}: whether their head tells a tier.
     @ivar is_coded: Whether its body may have a content coding.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{is_read_whole}: read for more than its
@@ -91,7 +85,6 @@ class PreparedFlow:
     grant: CacheEntry[Grant]
     expires_at: float | None
     sending: PreparedSending | None
-    key: bytes
     typed: TypedUsage | None
     has_tier: bool
     is_coded: bool

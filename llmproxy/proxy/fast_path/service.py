@@ -20,11 +20,13 @@ from llmproxy.proxy.fast_path.direct import DirectPath
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, Sending, holes_in
 from llmproxy.proxy.fast_path.head_shape import HOLES
+from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity
-from llmproxy.proxy.pipeline import Pipeline
+from llmproxy.proxy.pipeline import Pipeline, outgoing_lines
 from llmproxy.proxy.request_scheduler import RequestScheduler
-from llmproxy.upstream.upstreams import Upstreams
+from llmproxy.upstream.provider_keys import ProviderKey
+from llmproxy.upstream.upstreams import Upstream, Upstreams
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
@@ -32,6 +34,7 @@ from llmproxy.wire.parser import RequestHead
 from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody
 
+MAX_HOPS = 16  # that the requests of a flow may have to choose from
 # Fields of a request by which something is decided that a flow does not hold.
 _UNUSUAL = frozenset(b"expect origin range content-encoding transfer-encoding upgrade".split())
 
@@ -114,11 +117,10 @@ class FastPath:
         """Whether what the request found is still what the next one finds: its settings may have been reloaded, or its
         provider taken out of service, while it was under way."""
         route = context.route
-        return (
-            route is not None
-            and self._pipeline.is_followed(route)
-            and all(each.state == "enabled" for each in self._upstreams.of(route.api_name).members)
-        )
+        if route is None or not self._pipeline.is_followed(route):
+            return False
+        sole = self._upstreams.of(route.api_name).sole  # of several, each request looks at the state
+        return sole is None or sole.state == "enabled"
 
     def _flow(self, context: RequestContext, lines: list[bytes], holes: tuple[tuple[int, bytes], ...]) -> Flow | None:
         route, session, lookup = context.route, context.session, context.lookup
@@ -126,19 +128,36 @@ class FastPath:
         way: Sending | CacheableHead
         if lookup is not None:
             filled = holes_in(lookup.request.lines, lines, holes)
-            way = CacheableHead(lookup.request, filled or ())
+            if filled is None:
+                return None
+            way = CacheableHead(lookup.request, filled)
         else:
-            group = self._upstreams.of(route.api_name)
-            keys, upstream = context.provider_keys, group.sole
-            if keys is None or len(keys) > 1 or upstream is None:
-                return None  # each request has a choice to make
-            sent = [b"%b %b HTTP/1.1" % (context.request.method, route.target), *(context.outgoing_lines or ())]
-            filled = holes_in(sent, lines, holes)
-            pool = self._agents[route.api_name][0].pool(upstream.origin)
-            way = Sending(keys, OutgoingHead(sent, filled or ()), pool, upstream, group)
+            group, keys = self._upstreams.of(route.api_name), context.provider_keys or ()
+            hops = [self._hop(context, lines, holes, upstream, key) for upstream in group.members for key in keys]
+            if not 0 < len(hops) <= MAX_HOPS or None in hops:
+                return None
+            way = Sending(keys, tuple(filter(None, hops)), group)
+        return Flow(session, route, context.dialect, context.operation, context.limits, way)
+
+    def _hop(
+        self,
+        context: RequestContext,
+        lines: list[bytes],
+        holes: tuple[tuple[int, bytes], ...],
+        upstream: Upstream,
+        key: ProviderKey,
+    ) -> NextHop | None:
+        """One of those where requests with this head may go; C{None} where it is not clear what would be sent there."""
+        route, grant = context.route, context.grant
+        assert route is not None and grant is not None
+        target = upstream.target(route.path, route.query)
+        sent = [b"%b %b HTTP/1.1" % (context.request.method, target), *outgoing_lines(context, upstream, key)]
+        filled = holes_in(sent, lines, holes)
         if filled is None:
             return None
-        return Flow(session, route, context.dialect, context.operation, context.limits, way)
+        state = self._upstreams.keys.of(route.api_name, upstream.base_url, grant.project_id, key.value)
+        pool = self._agents[route.api_name][upstream.number].pool(upstream.origin)
+        return NextHop(upstream, key, state, OutgoingHead(sent, filled), pool)
 
     # Serving
 
@@ -162,16 +181,9 @@ class FastPath:
 
     def take_response(self, request: DirectRequest, response: Response) -> None:
         """One that is not there at once, or says something else than 200."""
-        context, now = self._context(request), self._clock.seconds()
-        outcome: Response | BaseException | None = response  # which may be sent again, and says something of the key
-        try:
-            request.attempt.responded(response.code, now)
-            if response.code < 400:
-                self._pipeline.receive(context, response, now)
-                outcome = None
-        except Exception as e:  # its connection would not know what to do with it
-            outcome = e
-        self._go_on(context, request, outcome)
+        context = self._context(request)
+        request.attempt.responded(response.code, self._clock.seconds())
+        self._go_on(context, request, response)
 
     def take_failure(self, request: DirectRequest, error: BaseException) -> None:
         """There is no response. The pipeline tries again where it would, or refuses."""
@@ -249,6 +261,8 @@ class FastPath:
         if not gone:
             channel.hand_over(request)
         known.flow.decide(context)
+        context.provider_key = direct.hop.key
+        direct.hop.leave()
         self._pipeline.bodies.observe_read(context, direct.whole, direct.content)
         context.body, context.charge = BytesBody(direct.whole), Charge()
         charge = context.charge
@@ -278,10 +292,8 @@ class FastPath:
         request.attempt.failed(error, self._clock.seconds())
         self._go_on(context, request, error)
 
-    def _go_on(self, context: RequestContext, request: DirectRequest, outcome: Response | BaseException | None) -> None:
-        way = request.known.flow.way
-        assert isinstance(way, Sending)
-        self._pipeline.start(context, self._pipeline.resume(context, outcome, way.upstream))
+    def _go_on(self, context: RequestContext, request: DirectRequest, outcome: Response | BaseException) -> None:
+        self._pipeline.start(context, self._pipeline.resume(context, outcome, request.hop.upstream))
 
 
 def _is_usual(context: RequestContext) -> bool:

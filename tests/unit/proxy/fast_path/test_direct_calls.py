@@ -22,6 +22,9 @@ from llmproxy.limits.pending import PendingReservation
 from llmproxy.model import Verdict
 from llmproxy.proxy.fast_path.direct_calls import DirectCalls
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
+from llmproxy.proxy.fast_path.next_hop import NextHop
+from llmproxy.upstream.key_states import KeyState
+from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.wire.buffers import Buffers
 
 GONE = Failure(ConnectionLost())
@@ -108,17 +111,21 @@ class DirectCallsTests(SynchronousTestCase):
     def request(self, name: str = "a", *, limited: bool = True) -> DirectRequest:
         """One that was read."""
         alike = SimpleNamespace(ticket=1)
-        attempt = SimpleNamespace(ticket=1, shared_ticket=1, project=alike, shared=alike)
-        pool = SimpleNamespace(
+        attempt: Any = SimpleNamespace(ticket=1, shared_ticket=1, project=alike, shared=alike)
+        pool: Any = SimpleNamespace(
             sends_at_once=lambda: True, send=lambda request: self.heard.append(("sent", request.model))
         )
+        outgoing: Any = SimpleNamespace(start=b"POST / HTTP/1.1\r\nContent-Length: ")
+        self.upstream: Any = SimpleNamespace(in_flight=0)
+        state, key = KeyState("p", "masked", b"its"), ProviderKey(b"key", b"Authorization: Bearer key")
+        hop = NextHop(self.upstream, key, state, outgoing, pool, attempt)
         sending = SimpleNamespace(
-            pool=pool,
+            hops=(hop,),
+            sole=hop,
             slots=self.slots,
-            attempt=attempt,
             uses=1,
             openings={name: object()},
-            outgoing=SimpleNamespace(start=b"POST / HTTP/1.1\r\nContent-Length: "),
+            common=("p", "t", "a", "/"),
             group=SimpleNamespace(causes=()),
         )
         prepared = SimpleNamespace(
@@ -155,7 +162,7 @@ class DirectCallsTests(SynchronousTestCase):
         for limited in (True, False):
             request = self.request(limited=limited)
             self.calls.add(request)
-            self.assertEqual((request.waits, request.waits_since), (False, 0.0))
+            self.assertEqual((request.waits, request.waits_since, self.upstream.in_flight), (False, 0.0, 1))
         self.assertEqual((self.heard, self.slots.taken), ([("sent", "a")] * 2, 2))
 
     def test_under_load(self) -> None:
