@@ -215,7 +215,7 @@ class Metrics:
             traffic.upstream_errors += total.faults
 
             given, told = figures.input_tokens, figures.output_tokens
-            if not given and not told:
+            if not given and not told and not figures.cost_usd:
                 continue
             spent = total.spent or self._spent_for(total)
             spent.input += given

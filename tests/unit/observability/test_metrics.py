@@ -170,6 +170,14 @@ class SpendingTests(unittest.TestCase):
         self.assertEqual((spent.cost, spent.estimated, spent.unpriced), (0.5, 1, 1))
         self.assertEqual(metrics.spent["openai", "unknown"].cost, 0.25)
 
+    def test_what_is_paid_by_the_request(self) -> None:
+        """An image, say, has a price and no tokens."""
+        metrics = Metrics()
+        for cost in (0.04, 0.0, None):
+            metrics.observe_all([parts_of(record(answered="dall-e-3", cost_usd=cost))])
+        spent = metrics.spent["openai", "dall-e-3"]
+        self.assertEqual((spent.cost, spent.input, spent.unpriced), (0.04, 0, 0))
+
     def test_what_many_have_in_common(self) -> None:
         """Requests of one kind count as each of them would alone."""
         together, alone, kinds = Metrics(), Metrics(), RecordKinds()
