@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from sqlalchemy import Connection, bindparam, delete, distinct, func, select
 
-from llmproxy.base.attribution import CLAIMED, OTHER, Attributed, decode
-from llmproxy.base.timestamps import utc_day
+from llmproxy.base.attribution import CLAIMED, OTHER, decode
+from llmproxy.ledger.line_rows import AttributedKey, key_of
 from llmproxy.ledger.usage_queries import ATTRIBUTED_KEY_COLUMNS, SUM_COLUMNS
 from llmproxy.model import LedgerLine
 from llmproxy.store.tables import attributed_usage
 
 MAX_MEMO_VALUES = 50_000
+_REQUESTS, _UNPRICED = SUM_COLUMNS.index("requests"), SUM_COLUMNS.index("unpriced")
 
+AttributedLines = Mapping[AttributedKey, Sequence[float]]  # their sums, in the order of SUM_COLUMNS
 Sums = dict[tuple[str, ...], list[float]]
 Day = tuple[str, str, str]  # and the project, and the name of the attribution
 
@@ -31,41 +33,41 @@ class AttributedSums:
         self._known: dict[Day, set[str]] = {}
 
     def rows(
-        self, connection: Connection, lines: Sequence[LedgerLine], corrected: Sequence[LedgerLine] = ()
+        self, connection: Connection, lines: AttributedLines, corrected: Sequence[LedgerLine] = ()
     ) -> tuple[list[tuple[object, ...]], int]:
         """What is to be added: L{ATTRIBUTED_KEY_COLUMNS}, then L{SUM_COLUMNS}; and how many lines are under L{OTHER}.
 
+        @param lines: Their sums.
         @param corrected: Lines that were added up as unpriced, and are not any more.
         """
-        lines = [line for line in lines if line.attribution]
-        corrected = [line for line in corrected if line.attribution]
-        if not lines and not corrected:
+        less: dict[AttributedKey, list[float]] = {}
+        for line in corrected:
+            if line.attribution:
+                known = less.setdefault(key_of(line), [0] * len(SUM_COLUMNS))
+                known[_UNPRICED] -= 1
+        if not lines and not less:
             return [], 0
-        told_apart = self._values_told_apart(connection, [*lines, *corrected])
+        told_apart = self._values_told_apart(connection, [*lines, *less])
         sums: Sums = {}
         overflow = 0
-        for line in lines:
-            more = _sums_of(line)
-            for each in decode(line.attribution):
-                day = (utc_day(line.at), line.project_id, each.name)
+        for key, more in (*lines.items(), *less.items()):
+            for each in decode(key.attribution):
                 value = each.value
-                if each.source == CLAIMED and value not in told_apart[day]:
-                    value, overflow = OTHER, overflow + 1
-                _add(sums, line, each, value, more)
-        for line in corrected:
-            for each in decode(line.attribution):
-                day = (utc_day(line.at), line.project_id, each.name)
-                value = each.value if each.source != CLAIMED or each.value in told_apart[day] else OTHER
-                _add(sums, line, each, value, _LESS_UNPRICED)
+                if each.source == CLAIMED and value not in told_apart[key.day, key.project_id, each.name]:
+                    value, overflow = OTHER, overflow + int(more[_REQUESTS])
+                of = (key.day, key.project_id, each.name, each.source, value, key.api, _model(key.model))
+                known = sums.setdefault(of, [0] * len(SUM_COLUMNS))
+                for place, amount in enumerate(more):
+                    known[place] += amount
         # In one order everywhere, so that two processes that add to the same rows never wait for each other.
-        return [(*key, *values) for key, values in sorted(sums.items())], overflow
+        return [(*of, *values) for of, values in sorted(sums.items())], overflow
 
-    def _values_told_apart(self, connection: Connection, lines: Sequence[LedgerLine]) -> Mapping[Day, set[str]]:
+    def _values_told_apart(self, connection: Connection, keys: Iterable[AttributedKey]) -> Mapping[Day, set[str]]:
         """Of the values that these claim, those that have or get a row of their own."""
         claimed: dict[Day, set[str]] = {}
-        for line in lines:
-            for each in decode(line.attribution):
-                values = claimed.setdefault((utc_day(line.at), line.project_id, each.name), set())
+        for key in keys:
+            for each in decode(key.attribution):
+                values = claimed.setdefault((key.day, key.project_id, each.name), set())
                 if each.source == CLAIMED:
                     values.add(each.value)
         return {day: self._of_day(connection, day, values) for day, values in sorted(claimed.items())}
@@ -114,35 +116,11 @@ def fold(
     return len(days)
 
 
-def _add(sums: Sums, line: LedgerLine, each: Attributed, value: str, more: Sequence[float]) -> None:
-    model = _model(line.answered or line.model)
-    key = (utc_day(line.at), line.project_id, each.name, each.source, value, line.api, model)
-    known = sums.setdefault(key, [0] * len(SUM_COLUMNS))
-    for place, amount in enumerate(more):
-        known[place] += amount
-
-
 @lru_cache(1024)
 def _model(name: str) -> str:
     return name.replace("\0", "").encode("utf-8", "replace").decode()[:128]
 
 
-def _sums_of(line: LedgerLine) -> tuple[float, ...]:
-    return (
-        1,
-        line.outcome == "failed",
-        line.basis == "estimated",
-        line.cost_usd is None and line.basis != "none",
-        line.input_tokens,
-        line.cached_tokens,
-        line.cache_write_tokens,
-        line.output_tokens,
-        line.reasoning_tokens,
-        line.cost_usd or 0.0,
-    )
-
-
-_LESS_UNPRICED = tuple(-1 if name == "unpriced" else 0 for name in SUM_COLUMNS)
 _OF_DAY = (
     attributed_usage.c.period == bindparam("day"),
     attributed_usage.c.project_id == bindparam("project"),

@@ -23,11 +23,13 @@ from llmproxy.ledger.compact import (
 )
 from llmproxy.ledger.journal import OrphanedJournal
 from llmproxy.ledger.line_rows import (
+    ATTRIBUTION_CHARS,
     LINE_COLUMNS,
     MAX_LINE_NUMBER,
     REQUEST_ID_CHARS,
     KindOfDay,
     LineRows,
+    attributed_key,
 )
 from llmproxy.ledger.pending import PendingResult, pending_result
 from llmproxy.ledger.records import LedgerLineOpening, Settlement
@@ -111,11 +113,13 @@ class _Openings:
 class _Kind(NamedTuple):
     """What is known of short settlements of one kind and day.
 
+    @ivar of_attribution: Those that are attributed to anybody, by that.
     @ivar rows: Those of this kind and day; C{append}: adds one.
     """
 
     kind: LineKind
     of_day: KindOfDay
+    of_attribution: dict[str, list[tuple[Any, ...]]]
     rows: list[tuple[Any, ...]]
     append: Callable[[tuple[Any, ...]], object]
     day: float
@@ -146,31 +150,41 @@ class _Settlements:
                 _, kind_number, number, at, duration, bytes_in, bytes_out, given, cached, written, told, reasoning, cost
             ) = unpack_settlement(record)
             # fmt: on
-            request_id = record[SETTLEMENT_BYTES:].decode()
+            request_id, attribution = record[SETTLEMENT_BYTES:].decode(), ""
         except (StructError, UnicodeDecodeError):
             return
+        if "\0" in request_id:
+            request_id, _, attribution = request_id.rpartition("\0")
         known = self._kinds.get(kind_number)
-        if (known is None or known[4] != at // DAY_SECONDS) and (known := self._kind(kind_number, at)) is None:
+        if (known is None or known[5] != at // DAY_SECONDS) and (known := self._kind(kind_number, at)) is None:
             return
-        _, _, _, append, _, run_id, kind_id, attempts = known
+        _, _, of_attribution, _, append, _, run_id, kind_id, attempts = known
         if not request_id.isprintable() or len(request_id) > REQUEST_ID_CHARS or number > MAX_LINE_NUMBER:
+            self._add_unusual(record)
+            return
+        if attribution and (not attribution.isprintable() or len(attribution) > ATTRIBUTION_CHARS):
             self._add_unusual(record)
             return
         # fmt: off
         row = (
             run_id, number, kind_id, at, duration, request_id, given, cached, written, told, reasoning,
-            None if cost < 0 else cost, bytes_in, bytes_out, "", attempts, "",
+            None if cost < 0 else cost, bytes_in, bytes_out, attribution, attempts, "",
         )
         # fmt: on
         self._append(row)
         append(row)
+        if attribution:
+            of_attribution.setdefault(attribution, []).append(row)
 
     def sum_up(self) -> None:
         """Add what was added to its sums, and to the hits of its tokens."""
-        for kind, of_day, rows, *_ in self._by_kind:
+        for kind, of_day, of_attribution, rows, *_ in self._by_kind:
             if rows:
                 of_day.add(rows)
                 _count(self._hits, kind.common[TOKEN], kind.hits * len(rows), max(map(_at, rows)) if kind.hits else 0.0)
+            for attribution, attributed_rows in of_attribution.items():
+                key = attributed_key(kind.common, of_day.day * DAY_SECONDS, attribution)
+                of_day._replace(total=self.rows.attributed_sum(key)).add(attributed_rows)
 
     def _kind(self, number: int, at: float) -> _Kind | None:
         kind = self._find_kind(number)
@@ -179,13 +193,13 @@ class _Settlements:
         of_day = self.rows.kind_of_day(kind.common, at)
         rows: list[tuple[Any, ...]] = []
         run_id = self.rows.run_id(kind.run)
-        known = _Kind(kind, of_day, rows, rows.append, of_day.day, run_id, of_day.kind_id, of_day.attempts)
+        known = _Kind(kind, of_day, {}, rows, rows.append, of_day.day, run_id, of_day.kind_id, of_day.attempts)
         self._kinds[number] = known
         self._by_kind.append(known)
         return known
 
     def _add_unusual(self, record: bytes) -> None:
-        """One that is attributed to somebody, or has an odd request id."""
+        """One that has an odd request id or attribution."""
         settled = settlement(record, self._find_kind)
         if settled is not None:
             line, kind = settled

@@ -34,12 +34,13 @@ _COUNTS = slice(_FIELDS.index("input_tokens"), _FIELDS.index("bytes_out") + 1)
 _REST = slice(_COUNTS.start, len(_FIELDS))
 KIND_FIELDS = _FIELDS[_KIND]
 LINE_COLUMNS = ("run_id", "number", "kind_id", *_FIELDS[_AT_FIRST], *_FIELDS[_REST])
+_PROJECT, _API, _MODEL, _ANSWERED = map(KIND_FIELDS.index, ("project_id", "api", "model", "answered"))
 _CHARGED = [KIND_FIELDS.index(name) for name in ("project_id", "token_id", "api")]
 _KIND_ID, _AT, _INPUT, _OUTPUT, _COST = map(
     LINE_COLUMNS.index, ("kind_id", "at", "input_tokens", "output_tokens", "cost_usd")
 )
 _WIDTHS = {column.name: column.type.length or 0 for column in ledger.c if isinstance(column.type, String)}
-REQUEST_ID_CHARS = _WIDTHS["request_id"]
+REQUEST_ID_CHARS, ATTRIBUTION_CHARS = _WIDTHS["request_id"], _WIDTHS["attribution"]
 _RUN_CHARS = _WIDTHS["id"]
 _KIND_WIDTHS = [(at, _WIDTHS[name]) for at, name in enumerate(KIND_FIELDS) if name in _WIDTHS]
 _NUMBERED_ID = re.compile(r"(.+)-([0-9a-f]{10})", re.DOTALL)
@@ -56,6 +57,19 @@ _USED = {
 }
 if set(LINE_COLUMNS) != set(ledger_lines.c.keys()):
     raise ImportError("The columns of the ledger's lines are not those that lines are made of.")
+
+
+class AttributedKey(NamedTuple):
+    """What lines have in common that are added up by what they are attributed to.
+
+    @ivar attribution: As L{llmproxy.base.attribution} writes it.
+    """
+
+    day: str
+    project_id: str
+    api: str
+    model: str
+    attribution: str
 
 
 class StoredKind(NamedTuple):
@@ -103,14 +117,15 @@ class LineRows:
     """Lines that are entered together.
 
     @ivar rows: L{LINE_COLUMNS} of each; C{kinds} and C{runs}: what they refer to.
-    @ivar attributed: Those of them that are attributed to anybody.
+    @ivar attributed: The sums of those that are attributed to anybody, in the order of L{SUM_COLUMNS}, by an
+        L{AttributedKey}.
     """
 
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
         self.kinds: dict[int, tuple[Any, ...]] = {}
         self.runs: dict[int, str] = {}
-        self.attributed: list[LedgerLine] = []
+        self.attributed: dict[AttributedKey, list[Any]] = {}
         self._sums: dict[tuple[str, ...], list[Any]] = {}
         self._last_day = 0
 
@@ -123,7 +138,8 @@ class LineRows:
             return self
         both = LineRows()
         both.rows, both.kinds, both.runs = list(self.rows), dict(self.kinds), dict(self.runs)
-        both.attributed, both._last_day = list(self.attributed), self._last_day
+        both.attributed = {key: list(total) for key, total in self.attributed.items()}
+        both._last_day = self._last_day
         both._sums = {key: list(total) for key, total in self._sums.items()}
         for line in lines:
             both.add(line)
@@ -141,7 +157,7 @@ class LineRows:
         key = (utc_day(at), kind["project_id"], kind["token_id"], kind["api"], kind["answered"] or kind["model"])
         total = self._sums.get(key)
         if total is None:
-            total = self._sums[key] = [0] * (len(SUM_COLUMNS) - 1) + [0.0]
+            total = self._sums[key] = _no_sum()
         return KindOfDay(
             at // 86400,
             total,
@@ -165,22 +181,30 @@ class LineRows:
         fields: tuple[Any, ...] = line
         counts = [value if value is None else min(value, MAX_COUNT) for value in fields[_COUNTS]]
         request_id = storable_text(line.request_id, REQUEST_ID_CHARS)
-        attribution = storable_text(line.attribution, _WIDTHS["attribution"])
+        attribution = storable_text(line.attribution, ATTRIBUTION_CHARS)
         rest = (*counts, attribution, line.attempts, storable_text(line.attempted, _WIDTHS["attempted"]))
         known = self.kind_of_day(fields[_KIND], line.at)
         run_id = self.run_id(storable_text(name, _RUN_CHARS))
         self.rows.append((run_id, number, known.kind_id, line.at, line.duration, request_id, *rest))
-        if line.attribution:
-            self.attributed.append(line)
-        total = known.total
-        for place, more in enumerate((1, known.failed, known.estimated)):
-            total[place] += more
-        for place, count in enumerate(counts[:5], 4):
-            total[place] += count
-        if line.cost_usd is None:
-            total[3] += known.unpriced
-        else:
-            total[9] += line.cost_usd
+        totals = [known.total]
+        if attribution:
+            totals.append(self.attributed_sum(attributed_key(fields[_KIND], line.at, attribution)))
+        for total in totals:
+            for place, more in enumerate((1, known.failed, known.estimated)):
+                total[place] += more
+            for place, count in enumerate(counts[:5], 4):
+                total[place] += count
+            if line.cost_usd is None:
+                total[3] += known.unpriced
+            else:
+                total[9] += line.cost_usd
+
+    def attributed_sum(self, key: AttributedKey) -> list[Any]:
+        """The sum of lines that are attributed so."""
+        total = self.attributed.get(key)
+        if total is None:
+            total = self.attributed[key] = _no_sum()
+        return total
 
     def lines(self) -> Iterator[LedgerLine]:
         """All of them as lines."""
@@ -257,3 +281,21 @@ def delete_unused(connection: Connection, before: int) -> None:
     """Forget kinds and runs that were used last before this day, and of which no line is left."""
     for table in (ledger_kinds, ledger_runs):
         connection.execute(table.delete().where(table.c.used_on < before))
+
+
+def key_of(line: LedgerLine) -> AttributedKey:
+    """By what a line is added up that is attributed to somebody."""
+    fields: tuple[Any, ...] = line
+    return attributed_key(fields[_KIND], line.at, storable_text(line.attribution, ATTRIBUTION_CHARS))
+
+
+def attributed_key(common: tuple[Any, ...], at: float, attribution: str) -> AttributedKey:
+    """
+    @param common: L{KIND_FIELDS}.
+    """
+    values = stored_kind(common).values
+    return AttributedKey(utc_day(at), values[_PROJECT], values[_API], values[_ANSWERED] or values[_MODEL], attribution)
+
+
+def _no_sum() -> list[Any]:
+    return [0] * (len(SUM_COLUMNS) - 1) + [0.0]

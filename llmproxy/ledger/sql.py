@@ -268,7 +268,7 @@ def _collect(
     known = [0] * SUM_COLUMNS.index("unpriced") + [-1] + [0] * (len(SUM_COLUMNS) - SUM_COLUMNS.index("unpriced") - 1)
     priced = [(day(r.at), r.project_id, r.token_id, r.api, r.model, *known) for r in results]
     add_sums(connection, merge([*rows.sums(), *priced]))
-    add_attributed(connection, attributed.rows(connection, [line], [each.line() for each in results])[0])
+    add_attributed(connection, attributed.rows(connection, rows.attributed, [each.line() for each in results])[0])
     given = pending.corrections(results, line)
     budgets.correct(connection, given)
     return given

@@ -111,9 +111,10 @@ class JournalWriter(JournalAppender):
         version, record = secrets.version, None
         if kind is None or kind.clean_of != version:
             alike.kind = self.kinds.get(alike.common)
-        elif made_here and not attribution and not secrets.masks_hex:
+        elif made_here and not secrets.masks_hex and not (attribution and self._is_unusual(attribution)):
             number = next(self._numbers)
-            record = compact.encode_numbers(kind.number, number, at, bytes_in, estimated, uses, request_id)
+            named = f"{request_id}\0{attribution}" if attribution else request_id
+            record = compact.encode_numbers(kind.number, number, at, bytes_in, estimated, uses, named)
         if kind is None or record is None:
             return self.open_line(
                 LedgerLineOpening("", at, request_id, *alike.common, bytes_in, estimated, uses, attribution)
@@ -177,18 +178,21 @@ class JournalWriter(JournalAppender):
         for record, ledger_id, sent, deferral, _ in requests:
             if ledger_id is None:
                 continue
+            attribution = record.kind.sample.attribution
             opened = opened_lines.pop(ledger_id, None) if ledger_id else None
             try:
                 kind, short = kind_of(record.kind), None
+                if attribution and self._is_unusual(attribution):
+                    kind = None
                 if kind is not None and kind.clean_of == version and deferral is None:
                     if opened is not None:
                         if sent and opened.version == version and opened.request_id == record.request_id:
-                            short = encode(kind.number, opened.number, record)
+                            short = encode(kind.number, opened.number, record, attribution)
                     elif not ledger_id:
                         if are_clean is None:
                             are_clean = self._are_clean(requests)
                         if are_clean or secrets.redact(record.request_id) is record.request_id:
-                            short = encode(kind.number, next(self._numbers), record)
+                            short = encode(kind.number, next(self._numbers), record, attribution)
             except Exception as e:
                 failure = e
                 continue
@@ -205,6 +209,10 @@ class JournalWriter(JournalAppender):
                 failure = e
         if failure is not None:
             raise failure
+
+    def _is_unusual(self, attribution: str) -> bool:
+        """Whether more than a look is needed to know that it may be written as it is."""
+        return "\0" in attribution or self._secrets.redact(attribution) is not attribution
 
     def _are_clean(self, requests: Sequence[FinishedRequest]) -> bool:
         """Whether there is no secret in the ids of those that have no line yet: asked once for all of them."""
@@ -225,7 +233,7 @@ class JournalWriter(JournalAppender):
             if kind is not None and short is not None:
                 if clean is record:
                     kind.clean_of = version
-                    if brief.kind.is_kept and not record.attribution:
+                    if brief.kind.is_kept:
                         self.kinds.of_records[brief.kind] = kind
                 self._append_of_kind(kind, short)
                 return

@@ -12,7 +12,7 @@ from llmproxy.proxy.fast_path.flow import FilledHead, Flow, KnownHead, Sending
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow, PreparedSending, RequestFacts
 from llmproxy.proxy.pipeline import Pipeline
 
-MAX_FACTS = 8  # of one flow that are kept
+MAX_FACTS = 64  # of one flow that are kept
 
 
 def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> PreparedFlow | None:

@@ -90,6 +90,13 @@ def as_stored(lines: list[LedgerLine]) -> list[LedgerLine]:
     return sorted(LineRows().with_lines(lines).lines(), key=lambda line: line.id)
 
 
+def summed(rows: LineRows | None) -> list[tuple[Any, ...]]:
+    """By tokens, and by what lines are attributed to; dollars as far as the order in which they are added tells."""
+    assert rows is not None
+    sums = [*rows.sums(), *sorted((*key, *total) for key, total in rows.attributed.items())]
+    return [(*values, f"{cost:.6g}" if cost < 1e15 else "no real cost") for *values, cost in sums]
+
+
 class CompactTests(SynchronousTestCase):
     @settings(deadline=None)
     @given(RECORDS, st.integers(1, 2**40))
@@ -275,6 +282,7 @@ class MixedTests(SynchronousTestCase):
         while (part := next_batch(read, at, 2**62, find)).after > at:
             at = part.after
             lines += part.all_lines()
+            self.assertEqual(summed(part.rows), summed(LineRows().with_lines(part.all_lines())))
             for counts, more in ((uses, part.uses), (hits, part.hits)):
                 counts.update({token: counts.get(token, 0) + n for token, (n, _) in more.items()})
         if orphan is not None:

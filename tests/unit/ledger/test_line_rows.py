@@ -71,9 +71,10 @@ class LineRowsTests(SynchronousTestCase):
         wanted = [storable(line) for line in first + more]
         self.assertEqual([line._asdict() for line in rows.lines()], wanted)
         self.assertEqual((list(begun.lines()), begun.sums()), before)
-        self.assertEqual(rows.attributed, [line for line in first + more if line.attribution])
         sums: dict[tuple[str, ...], list[Any]] = defaultdict(lambda: [0] * len(SUM_COLUMNS))
-        for line in map(LedgerLine, *zip(*(each.values() for each in wanted), strict=True)) if wanted else ():
+        attributed: dict[tuple[str, ...], list[Any]] = defaultdict(lambda: [0] * len(SUM_COLUMNS))
+        stored = map(LedgerLine, *zip(*(each.values() for each in wanted), strict=True)) if wanted else ()
+        for line in stored:
             key = (utc_day(line.at), line.project_id, line.token_id, line.api, line.answered or line.model)
             failed, estimated = line.outcome == "failed", line.basis == "estimated"
             unpriced = line.cost_usd is None and line.basis != "none"
@@ -85,6 +86,11 @@ class LineRowsTests(SynchronousTestCase):
             )
             told += (line.reasoning_tokens, line.cost_usd or 0.0)
             sums[key] = [a + b for a, b in zip(sums[key], (1, failed, estimated, unpriced, *told), strict=True)]
+            if line.attribution:
+                key = (utc_day(line.at), line.project_id, line.api, line.answered or line.model, line.attribution)
+                values = zip(attributed[key], (1, failed, estimated, unpriced, *told), strict=True)
+                attributed[key] = [a + b for a, b in values]
+        self.assertEqual(rows.attributed, attributed)
         self.assertEqual(rows.sums(), [(*key, *values) for key, values in sorted(sums.items())])
 
     @given(st.lists(LINES, max_size=6))
