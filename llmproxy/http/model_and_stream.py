@@ -1,4 +1,4 @@
-"""Which model a usual request names, and whether it asks for a stream, without anything else of its body being made.
+"""Which model a usual request names, and how it asks for its response, without anything else of its body being made.
 
 All of the body is checked all the same: what is not JSON, or names them in an unusual way, is read as
 L{request_reader<llmproxy.http.request_reader>} does it.
@@ -6,7 +6,7 @@ L{request_reader<llmproxy.http.request_reader>} does it.
 
 from __future__ import annotations
 
-from msgspec import MsgspecError, Struct
+from msgspec import UNSET, MsgspecError, Struct, UnsetType
 from msgspec.json import Decoder
 
 MAX_MODEL_CHARACTERS = 128  # characters of a model's name that are shown
@@ -18,9 +18,10 @@ def shown_model(name: str) -> str:
     return name[:MAX_MODEL_CHARACTERS] if len(name) <= _MAX_READ_CHARACTERS and name.isprintable() else ""
 
 
-def read_model_and_stream(body: bytes) -> tuple[str, bool] | None:
-    """The model, and whether it asks for a stream, of a body without a content coding that is a JSON object; C{None}
-    where that has to be read in another way."""
+def read_model_and_stream(body: bytes) -> tuple[str, bool, bool] | None:
+    """The model, whether it asks for a stream, and whether it says anything of C{background} (which may still be
+    C{false}), of a body without a content coding that is a JSON object; C{None} where that has to be read in another
+    way."""
     if body[:1] != b"{":
         return None
     try:
@@ -30,12 +31,15 @@ def read_model_and_stream(body: bytes) -> tuple[str, bool] | None:
     except (ValueError, MsgspecError, RecursionError):
         return None
     name = found.model
-    return (name if len(name) <= MAX_MODEL_CHARACTERS and name.isprintable() else shown_model(name)), found.stream
+    if len(name) > MAX_MODEL_CHARACTERS or not name.isprintable():
+        name = shown_model(name)
+    return name, found.stream, found.background is not UNSET
 
 
 class _Members(Struct, gc=False):
     model: str = ""
     stream: bool = False
+    background: bool | UnsetType = UNSET
 
 
 _decode = Decoder(_Members).decode

@@ -44,6 +44,7 @@ _RESULTS = re.compile(rb"/messages/batches/([^/]+)/results/?$")
 _BATCH = re.compile(rb"/(batches|batch/jobs)/([^/:]+)(/cancel)?/?$")
 _FILE = re.compile(rb"/files/([^/]+)/content/?$")
 _DEFERS = re.compile(rb'"background"\s*:\s*true|"object"\s*:\s*"batch"|"message_batch"|"batches/')
+_IN_BACKGROUND = re.compile(rb'"background"\s*:\s*true')
 _UNFINISHED = ("queued", "in_progress")
 _ENDED = ("completed", "failed", "expired", "cancelled", "success", "timeout_exceeded")
 _JSON = [b"Content-Type: application/json"]
@@ -108,6 +109,12 @@ class Announcement:
             return ""
         said = parsed(data)
         return _named(self._deferred(said)) if isinstance(said, dict) else ""
+
+
+def may_be_in_background(response: bytes) -> bool:
+    """Whether the bytes of a response, or of its events, say that it is made in the background, though nobody may have
+    asked for that."""
+    return _IN_BACKGROUND.search(response) is not None
 
 
 def fetched_id(method: bytes, path: bytes) -> str:

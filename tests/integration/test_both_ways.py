@@ -31,7 +31,7 @@ apis:
   openai:
     provider: openai
     base_url: %s
-    allowed_endpoints: [/v1/chat/completions]
+    allowed_endpoints: [/v1/chat/completions, /v1/responses]
     circuit_breaker: {{failures: 0}}
 server: {{listen: ["tcp:{port}:interface=127.0.0.1"]}}
 store: {{url: "sqlite:///{home}/llmproxy.db"}}
@@ -40,6 +40,16 @@ events: {{sinks: [{{type: file, path: {home}/events.jsonl}}]}}
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 DONE = json.dumps({"model": "gpt-4o-2024-08-06", "usage": USAGE, "choices": []}).encode()
 EVENTS = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n' + b"data: %b\n\ndata: [DONE]\n\n" % DONE
+MADE = {
+    "id": "resp_1",
+    "object": "response",
+    "background": False,
+    "model": "gpt-4o",
+    "status": "completed",
+    "output": [],
+}
+MADE_USAGE = {"input_tokens": 11, "output_tokens": 7, "total_tokens": 18}
+QUEUED = json.dumps({**MADE, "background": True, "status": "queued", "usage": None}).encode()
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nTransfer-Encoding: chunked\r\n\r\n"
 CLOSE, SILENT = None, ...
 LOADED = str(Path(__file__).parent.parent / "load")
@@ -72,6 +82,17 @@ SCRIPTS: dict[str, tuple[Any, ...]] = {
     "no answer": (CLOSE,),
     "garbage": (b"HELLO\r\n\r\n", CLOSE),
     "silent": (SILENT,),
+    "a response": (whole(json.dumps({**MADE, "usage": MADE_USAGE}).encode()),),
+    "a response stream": (
+        STREAM
+        + chunks(
+            b"event: response.created\ndata: %b\n\n"
+            % json.dumps({"type": "response.created", "response": {**MADE, "status": "in_progress"}}).encode(),
+            b"event: response.completed\ndata: %b\n\n"
+            % json.dumps({"type": "response.completed", "response": {**MADE, "usage": MADE_USAGE}}).encode(),
+        ),
+    ),
+    "queued": (whole(QUEUED),),
 }
 BODIES = {
     "usual": b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"max_tokens":20}',
@@ -79,7 +100,11 @@ BODIES = {
     "long": b'{"model":"gpt-4o","messages":[{"content":"%b"}]}' % (b"a prompt that is long. " * 5000),
     "two models": b'{"messages":[{"content":"\\u0041"}],"model":"gpt-4o-mini","model":"other"}',
     "no JSON": b"no JSON",
+    "a response": b'{"model":"gpt-4o","input":"hi"}',
+    "a response stream": b'{"model":"gpt-4o","input":"hi","background":false,"stream":true}',
+    "in the background": b'{"model":"gpt-4o","input":"hi","back\\u0067round":true}',
 }
+RESPONSES = ("a response", "a response stream", "in the background")
 FIELDS: tuple[tuple[str, ...], ...] = (
     (),
     ("Content-Type: application/json", "traceparent: 00-{n}-45-01", "X-Stainless-Retry-Count: 1"),
@@ -163,7 +188,8 @@ class Lane:
         if self.connection is None:
             self.connection = socket.create_connection((HOST, self.way.daemon.port), 30)
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        lines = ["POST /v1/chat/completions HTTP/1.1", "Host: proxy.test", f"Authorization: Bearer {self.way.token}"]
+        path = "/v1/responses" if kind in RESPONSES else "/v1/chat/completions"
+        lines = [f"POST {path} HTTP/1.1", "Host: proxy.test", f"Authorization: Bearer {self.way.token}"]
         lines += [f"X-Script: {script}", f"X-Request-ID: {request_id}", *(f.format(n=request_id) for f in fields)]
         sent = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
         cut = {"one read": len(sent), "two reads": len(sent) - len(body), "many reads": 30_000}[manner]

@@ -14,10 +14,12 @@ import pytest
 
 from tests.integration.test_background import metric
 from tests.integration.test_ledger import entered, lines
+from tests.support.proxy_case import FAST_PATH
 from tests.support.responses import Response
 from tests.support.stack import Stack, eventually
 
 RESPONSE = {"model": "o3", "input": "look into it", "background": True, "max_output_tokens": 50_000}
+JSON = {"Content-Type": "application/json"}
 O3 = {"input": 2e-6, "output": 8e-6}
 HELD = 0.4  # dollars, and a little for the input
 
@@ -87,6 +89,36 @@ def test_a_background_response_survives_a_kill(own: Stack) -> None:
     rows = {row["token_id"]: row for row in own.manage("GET", "/manage/usage?group_by=token")["data"]}
     assert (rows[token_id]["cost_usd"], rows[token_id]["unpriced"]) == (pytest.approx(cost), 0)
     own.daemon.stop()
+
+
+def test_the_short_way(tmp_path: Path) -> None:
+    """Responses take it, and one that is to be made in the background is noticed, however its request is spelled."""
+    with Stack(tmp_path, env={FAST_PATH: "true"}) as own:
+        eventually(lambda: foreground(own) and metric(own, "llmproxy_fast_path_requests_total") > 4)
+        asks = '{"model": "o3", "input": "look into it", %s}'
+        for count, background in enumerate(
+            ('"background": true', '"\\u0062ackground": true', '"background": false, "background": true'), 1
+        ):
+            asked = own.ask("POST", "/openai/v1/responses", (asks % background).encode(), JSON)
+            assert asked.json["status"] == "queued"
+            eventually(lambda count=count: pending(own) == count)
+        before = metric(own, "llmproxy_fast_path_requests_total")
+        plain = (asks % '"background": false').encode()
+        eventually(
+            lambda: (
+                own.ask("POST", "/openai/v1/responses", plain, JSON).json["status"] == "completed"
+                and metric(own, "llmproxy_fast_path_requests_total") > before
+            )
+        )
+        assert pending(own) == 3
+
+
+def foreground(stack: Stack) -> bool:
+    """Ask for one that is whole, and for one that is streamed."""
+    for streams in (False, True):
+        body = json.dumps({"model": "o3", "input": "look into it", "stream": streams}).encode()
+        assert stack.ask("POST", "/openai/v1/responses", body, JSON).status == 200
+    return True
 
 
 def test_what_is_held_holds(own: Stack) -> None:

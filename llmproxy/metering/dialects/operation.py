@@ -56,6 +56,7 @@ class ProviderOperation(NamedTuple):
         stand elsewhere, as in a file.
     @ivar deferred: The id under which what a response announces can be fetched later, and its usage with it; C{""}
         where the response tells all.
+    @ivar deferred_by: The member of a request without which its response announces nothing; C{""} where any may.
     @ivar also: What stands in events that report calls billed by themselves, beside those that report usage.
     @ivar mark: What stands in every event that reports usage.
     @ivar free: Whether nothing there is ever billed.
@@ -73,6 +74,7 @@ class ProviderOperation(NamedTuple):
     at_most: Callable[[str, Members], Units | None] | None = None
     requests: Callable[[Members], Sequence[tuple[str, Members]] | None] | None = None
     deferred: Callable[[Members], str] | None = None
+    deferred_by: str = ""
     also: bytes = b""
     mark: bytes = b'_tokens"'
     free: bool = False

@@ -190,15 +190,22 @@ class DirectPath:
 
         C{None} for one that is not usual; L{errors.ProxyError} where the policy forbids it.
         """
+        deferred_by = prepared.deferred_by
         if not prepared.is_read_whole:
             asked = read_model_and_stream(body)
-            return None if asked is None else (None, *asked)
+            if asked is None:
+                return None
+            model, stream, tells_background = asked
+            if not (tells_background and deferred_by):
+                return None, model, stream
         is_policed, is_measured = prepared.is_policed, prepared.is_measured
         content = read_plain(body, prepared.plain, measured=is_measured)
         if content is None:
             content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
             if content is None:
                 return None
+        if deferred_by and _may_say(content, deferred_by):
+            return None  # what its response announces must be kept
         if is_policed:
             flow = known.flow
             self._pipeline.policy.check_body(flow.session.grant, flow.route, flow.operation, content)
@@ -235,6 +242,12 @@ class DirectPath:
         """Leave no timer behind, unless somebody still waits for it."""
         self._arriving.close()
         self._deadlines.close()
+
+
+def _may_say(content: RequestContent, name: str) -> bool:
+    """Whether a member of this name may be there, and be anything but C{false} or C{null} to whoever reads it."""
+    said = content.members.get(name) or name in content.repeated or name in content.oversize
+    return bool(said or content.problem or not content.complete)
 
 
 def _expect(channel: DirectChannel, known: KnownHead) -> None:

@@ -14,6 +14,7 @@ from llmproxy.http.masking import content_coding
 from llmproxy.http.request_reader import measure_usual_body
 from llmproxy.limits.headers import names_begin_with
 from llmproxy.metering.body_readers import MAX_BODY_BYTES, EventStreamReader
+from llmproxy.metering.deferred import may_be_in_background
 from llmproxy.metering.estimating import PromptEstimate, estimate_text
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.metering.sse import tells_text_alone
@@ -70,6 +71,8 @@ class DirectResponses:
             if decoded is None or decoded.rfind(key) >= 0:
                 return False  # what is to be said then takes longer
             text = decoded
+        if prepared.deferred_by and may_be_in_background(text):
+            return False
         request.response, request.response_text, request.response_type = response, text, kind
         request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream
         request.response_bytes = len(body)

@@ -14,7 +14,7 @@ from llmproxy.http.request_reader import read_at_once
 from tests.support.reading import everything, read
 from tests.unit.http.test_strict_json import NAMES, SCALARS, objects
 
-NAMED = ['"model"', '"stream"', '"Model"', '"mod\\u0065l"', '"model "', *NAMES]
+NAMED = ['"background"', '"back\\u0067round"', '"model"', '"stream"', '"Model"', '"mod\\u0065l"', '"model "', *NAMES]
 VALUES = [
     '"m"',
     '"gpt\\u0034"',
@@ -38,13 +38,13 @@ class ModelAndStream(TestCase):
         """Need no other way."""
         body: dict[str, Any] = {"messages": [{"role": "user", "content": 'Grüße: {"model":"decoy"}'}], "model": "gpt-é"}
         for members, expected in (
-            (body, ("gpt-é", False)),
-            (body | {"stream": True}, ("gpt-é", True)),
-            (body | {"stream": False}, ("gpt-é", False)),
-            ({"input": "hi"}, ("", False)),
-            ({"model": "x" * 200}, ("x" * 128, False)),
-            ({"model": "x" * 2000}, ("", False)),
-            ({"model": "a\n"}, ("", False)),
+            (body, ("gpt-é", False, False)),
+            (body | {"stream": True}, ("gpt-é", True, False)),
+            (body | {"stream": False, "background": True}, ("gpt-é", False, True)),
+            ({"input": "hi", "background": False}, ("", False, True)),
+            ({"model": "x" * 200}, ("x" * 128, False, False)),
+            ({"model": "x" * 2000}, ("", False, False)),
+            ({"model": "a\n"}, ("", False, False)),
         ):
             for indent, ascii_only in ((None, True), (1, False)):
                 text = json.dumps(members, indent=indent, ensure_ascii=ascii_only)
@@ -93,5 +93,6 @@ class ModelAndStream(TestCase):
         found = read_model_and_stream(body)
         if found is not None:
             for content in (read_at_once(body, [], everything), read(body, [])):
-                self.assertEqual(found, (content.model, content.stream))
+                tells_background = "background" in content.members or "background" in content.repeated
+                self.assertEqual(found, (content.model, content.stream, tells_background))
                 self.assertTrue(content.complete)
