@@ -25,6 +25,8 @@ from llmproxy.upstream.upstreams import UpstreamGroup
 from llmproxy.wire.parser import RequestHead
 
 MAX_FLOWS = 10_000
+MAX_FLOW_BYTES = 64 * 1024 * 1024  # that all of them may take
+FLOW_BYTES, COPIES_OF_HEAD = 4096, 3  # of each, besides those in its hops
 MAX_SEEN = 4096  # heads that were seen once
 MAX_REPEATED = 4096  # requests that the cache has responded to
 MAX_LAYOUTS = 32  # that are looked for in what was received
@@ -113,6 +115,7 @@ class KnownHead:
     """A head that has been parsed, and the flow of those that differ only in their holes.
 
     @ivar key: What it is found by: all of it but what stands in its holes.
+    @ivar size: Bytes that it takes, roughly: it is there several times, and once for each hop.
     @ivar fields: Its field lines, as they were when it was parsed.
     @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
@@ -133,6 +136,7 @@ class KnownHead:
         "prepared",
         "repeats",
         "shape",
+        "size",
         "target",
         "text",
         "varies_in_length_alone",
@@ -140,6 +144,8 @@ class KnownHead:
 
     def __init__(self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow) -> None:
         self.key = key
+        hops = len(flow.way.hops) if isinstance(flow.way, Sending) else 1
+        self.size = FLOW_BYTES + (COPIES_OF_HEAD + hops) * len(key)
         self.shape = shape
         self.flow = flow
         self.fields = fields
@@ -201,14 +207,16 @@ class FlowTable:
         (L{direct_hits}).
     """
 
-    def __init__(self, max_flows: int = MAX_FLOWS, max_seen: int = MAX_SEEN) -> None:
+    def __init__(self, max_flows: int = MAX_FLOWS, max_seen: int = MAX_SEEN, max_bytes: int = MAX_FLOW_BYTES) -> None:
         self._max_flows = max_flows
         self._max_seen = max_seen
+        self._max_bytes = max_bytes
+        self._bytes = 0  # of all that are known, roughly
         self._holes = HOLES
         self._known: OrderedDict[bytes, KnownHead] = OrderedDict()
         self._shapes: dict[int, HeadShape] = {}  # by its size, that of the flow that was found last
         self._layouts: list[HeadLayout] = []  # those that were found last
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
+        self._seen: OrderedDict[int, None] = OrderedDict()  # by the hash of their keys, which may be long
         self.repeated: BoundedMemo[bytes, RepeatedRequest] = BoundedMemo(MAX_REPEATED)
 
     def __len__(self) -> int:
@@ -224,6 +232,7 @@ class FlowTable:
         for known in self._known.values():
             known.current = False
         self._known.clear()
+        self._bytes = 0
         self._shapes.clear()
         self._layouts.clear()
         self._seen.clear()
@@ -282,7 +291,7 @@ class FlowTable:
         key = shape.key(lines)
         if key in self._known:
             return None
-        if key in self._seen:
+        if hash(key) in self._seen:
             return shape
         self._see(key)
         return None
@@ -290,15 +299,16 @@ class FlowTable:
     def _see(self, key: bytes) -> None:
         if len(self._seen) >= self._max_seen:
             self._seen.popitem(last=False)
-        self._seen[key] = None
+        self._seen[hash(key)] = None
 
     def put(self, shape: HeadShape, lines: list[bytes], names: list[bytes], flow: Flow) -> None:
         """Know the head from now on."""
-        if len(self._known) >= self._max_flows:
-            self._known.popitem(last=False)[1].current = False
         key = shape.key(lines)
-        self._seen.pop(key, None)
-        self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
+        self._seen.pop(hash(key), None)
+        known = self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
+        self._bytes += known.size
+        while len(self._known) > self._max_flows or self._bytes > self._max_bytes:
+            self._forget(next(iter(self._known.values())))
         self._shapes.setdefault(shape.size, shape)
 
     def is_good(self, known: KnownHead, now: float, wall: Callable[[], float]) -> bool:
@@ -321,10 +331,15 @@ class FlowTable:
 
     def drop(self, known: KnownHead) -> None:
         """Something that the flow was made from has changed. The next request with this head makes another."""
+        if self._known.get(known.key) is known:
+            self._see(known.key)
+        self._forget(known)
+
+    def _forget(self, known: KnownHead) -> None:
         known.current = False
         if self._known.get(known.key) is known:
             del self._known[known.key]
-            self._see(known.key)
+            self._bytes -= known.size
 
 
 def holes_in(

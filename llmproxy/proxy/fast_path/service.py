@@ -133,8 +133,11 @@ class FastPath:
             way = CacheableHead(lookup.request, filled)
         else:
             group, keys = self._upstreams.of(route.api_name), context.provider_keys or ()
-            hops = [self._hop(context, lines, holes, upstream, key) for upstream in group.members for key in keys]
-            if not 0 < len(hops) <= MAX_HOPS or None in hops:
+            places = [(upstream, key) for upstream in group.members for key in keys]
+            if not 0 < len(places) <= MAX_HOPS:
+                return None
+            hops = [self._hop(context, lines, holes, *place) for place in places]
+            if None in hops:
                 return None
             way = Sending(keys, tuple(filter(None, hops)), group)
         return Flow(session, route, context.dialect, context.operation, context.limits, way)

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
-from typing import cast
+from types import SimpleNamespace
+from typing import Any
 from unittest import TestCase
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.proxy.fast_path.flow import MAX_LAYOUTS, Flow, FlowTable, KnownHead, holes_in
+from llmproxy.proxy.fast_path.flow import MAX_LAYOUTS, FlowTable, KnownHead, holes_in
 from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 
 LINES = [b"POST / HTTP/1.1", *(b"Field-%d: v" % number for number in range(6))]
+
+
+FLOW: Any = SimpleNamespace(way=None)
 
 
 class Outgoing(TestCase):
@@ -42,7 +46,7 @@ class Tables(TestCase):
         lines = lines or self.lines
         shape = head_shape(lines)
         assert shape is not None
-        self.table.put(shape, lines, [b"name"] * 7, cast(Flow, None))
+        self.table.put(shape, lines, [b"name"] * 7, FLOW)
         known = self.found(lines)
         assert known is not None
         return known
@@ -88,6 +92,17 @@ class Tables(TestCase):
         self.assertEqual([each.current for each in known], current)
         for _ in range(2):
             self.assertEqual([self.found(lines) is each for lines, each in zip(heads, known, strict=True)], current)
+
+    def test_too_long_together(self) -> None:
+        """No more is kept of heads than so many bytes, however few they are."""
+        self.table = FlowTable(max_bytes=100_000)
+        known = [self.put([*self.lines, b"N: %b%d" % (b"v" * 8000, number)]) for number in range(5)]
+        self.assertEqual([each.current for each in known], [False, False, False, True, True])
+        self.table.drop(known[3])
+        known.append(self.put([*self.lines, b"N: %b" % (b"v" * 8000)]))
+        self.assertEqual([each.current for each in known[3:]], [False, True, True])
+        self.table.clear()
+        self.assertEqual((len(self.table), self.table._bytes), (0, 0))
 
     def test_too_many_that_came_once(self) -> None:
         """The oldest of them is forgotten."""
