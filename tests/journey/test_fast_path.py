@@ -85,6 +85,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encodi
 # What the provider does: chunks that it sends one by one; C{None} ends the connection, a number lets time pass.
 ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     "whole": (JSON,),
+    "of another kind": (JSON.replace(b"x-ratelimit-remaining-requests", b"openai-processing-ms"),),
     "in pieces": (JSON[:50], JSON[50:200], JSON[200:]),
     "chunked": (CHUNKED + chunk(USAGE) + b"0\r\n\r\n",),
     "chunked in pieces": (CHUNKED + chunk(USAGE[:30]), chunk(USAGE[30:]), b"0\r\n\r\n"),
@@ -316,6 +317,13 @@ class Ways(WaysCase):
         step = (BODIES[0], FIELDS[1], True, "whole", "one read")
         self.assertEqual(self.play(False, "free", [step] * 5), self.play(True, "free", [step] * 5))
         self.assertEqual(self.short, 3)
+
+    def test_providers_with_heads_of_several_kinds(self) -> None:
+        """What they have to say differs by endpoint and model: each kind is known again."""
+        kinds = ("whole", "of another kind") * 4
+        steps = [(BODIES[0], FIELDS[1], True, kind, "one read") for kind in kinds]
+        self.assertEqual(self.play(False, "free", steps), self.play(True, "free", steps))
+        self.assertEqual(self.short, 6)
 
     def test_most_need_no_objects(self) -> None:
         """Of whole bodies and whole responses, whatever limits and policies there are."""

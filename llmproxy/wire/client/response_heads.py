@@ -16,6 +16,7 @@ from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody, joined_c
 from llmproxy.wire.parser import CHUNKED, CONTROLS, BadMessage, MessageLimits, ResponseHead, head_lines, response_head
 
 MAX_SHAPES = 64
+MAX_ALIKE = 8  # of these that have the same status line and number of lines
 MAX_SHAPE_BYTES = 2048  # of all that heads of one shape have in common: its expression takes a microsecond a byte
 MAX_LENGTH_DIGITS = 18
 _STATUS_LINE = b"HTTP/1."
@@ -82,7 +83,7 @@ class ResponseHeads:
         """
         self._limits = limits
         self._on_keep_alive = on_keep_alive
-        self._shapes: dict[tuple[bytes, int], ResponseShape] = {}
+        self._shapes: dict[tuple[bytes, int], tuple[ResponseShape, ...]] = {}
         self._latest: ResponseShape | None = None
         self._begun: re.Match[bytes] | None = None  # the head of a response of which more is to come
 
@@ -92,10 +93,8 @@ class ResponseHeads:
             return response_head(head, self._limits, request_method)
         lines = head_lines(head, self._limits)
         status = lines.pop(0)
-        shape = self._shapes.get((status, len(lines)))
-        if shape is not None and all(map(_starts_with, lines, shape.starts)):
-            length = _length(lines, shape)
-            if length is not None:
+        for shape in self._shapes.get((status, len(lines)), ()):
+            if all(map(_starts_with, lines, shape.starts)) and (length := _length(lines, shape)) is not None:
                 fields = FieldLines(lines, shape.names)
                 return ResponseHead(shape.code, shape.phrase, 1, fields, length, shape.keep_alive)
         parsed = response_head(head, self._limits, request_method)
@@ -108,8 +107,8 @@ class ResponseHeads:
         shape = self._latest
         found = None if shape is None else shape.match(data)
         if found is None:
-            shape = self._latest = self._shape_of(data)
-            found = None if shape is None else shape.match(data)
+            shape, found = self._shape_of(data)
+            self._latest = shape or self._latest
         if shape is None or found is None or not shape.keep_alive:
             return None
         start = found.end()
@@ -143,13 +142,15 @@ class ResponseHeads:
         lines = FieldLines(found.group(*shape.groups), shape.names)
         return ResponseHead(shape.code, shape.phrase, 1, lines, CHUNKED, shape.keep_alive), data[found.end() :]
 
-    def _shape_of(self, data: bytes) -> ResponseShape | None:
-        """The shape that the head has with which this begins, if it has one that is known."""
+    def _shape_of(self, data: bytes) -> tuple[ResponseShape | None, re.Match[bytes] | None]:
+        """The shape that the head has with which this begins, if it has one that is known, and the head."""
         end = data.find(b"\r\n\r\n", 0, self._limits.target)
-        if end < 0:
-            return None
-        status, *lines = data[:end].split(b"\r\n")
-        return self._shapes.get((status, len(lines)))
+        if end >= 0:
+            status, *lines = data[:end].split(b"\r\n")
+            for shape in self._shapes.get((status, len(lines)), ()):
+                if (found := shape.match(data)) is not None:
+                    return shape, found
+        return None, None
 
     def _remember(self, status: bytes, head: ResponseHead) -> None:
         if (
@@ -168,11 +169,9 @@ class ResponseHeads:
         starts = [line[: line.index(b":") + 1] for line in lines]
         if len(status) + sum(map(len, starts)) + sum(len(line) for _, line in fixed) > MAX_SHAPE_BYTES:
             return
-        if len(self._shapes) >= MAX_SHAPES:
-            self._shapes.clear()
         length = names.index(b"content-length") if head.length != CHUNKED else -1
         groups = [1 + at + (0 <= length < at) for at in range(len(lines))]
-        self._shapes[status, len(lines)] = ResponseShape(
+        shape = ResponseShape(
             starts,
             SharedNames(names),
             head.code,
@@ -186,6 +185,10 @@ class ResponseHeads:
             tuple(groups),
             groups[length] + 1 if length >= 0 else 0,
         )
+        alike = self._shapes.pop((status, len(lines)), ())
+        self._shapes[status, len(lines)] = (shape, *alike)[:MAX_ALIKE]
+        while sum(map(len, self._shapes.values())) > MAX_SHAPES:
+            del self._shapes[next(iter(self._shapes))]  # that to which nothing was added for the longest time
 
 
 def _pattern(status: bytes, starts: list[bytes], length: int, fixed: dict[int, bytes]) -> re.Pattern[bytes]:

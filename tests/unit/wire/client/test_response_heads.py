@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llmproxy.http import fields
 from llmproxy.http.field_lines import SharedNames
-from llmproxy.wire.client.response_heads import ResponseHeads
+from llmproxy.wire.client.response_heads import MAX_ALIKE, MAX_SHAPES, ResponseHeads
 from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, ResponseHead, response_head
 
 LIMITS = MessageLimits()
@@ -95,7 +95,7 @@ class Heads(TestCase):
             self.assertEqual((begun, begun[0].lines.names), ((theirs, body), theirs.lines.names))
             self.assertEqual(theirs.length, CHUNKED)
         if whole is None:
-            kept = any(shape.match(second + break_at) for shape in heads._shapes.values())
+            kept = any(shape.match(second + break_at) for alike in heads._shapes.values() for shape in alike)
             self.assertFalse(usual and kept and isinstance(theirs, ResponseHead) and theirs.length == len(body))
             return
         assert isinstance(theirs, ResponseHead) and usual
@@ -130,6 +130,25 @@ class Heads(TestCase):
         long = head.replace(b": text", b": " + b"a" * LIMITS.target) + b"\r\n\r\n"
         self.assertIsNone(heads.whole(long))
         self.assertIsNone(heads.beginning(long))
+
+    def test_others_with_as_many_lines(self) -> None:
+        """Responses of several endpoints take turns: each is known again, of so many; no more are kept in all."""
+        heads = ResponseHeads(LIMITS)
+        alike = [b"HTTP/1.1 200 OK\r\nX-Of-%d: a\r\nContent-Length: 2" % number for number in range(MAX_ALIKE)]
+        for head in alike:
+            self.assertIsNone(heads.whole(head + b"\r\n\r\nab"))
+            heads.parse(head, b"POST")
+        before = list(heads._shapes.values())
+        for head in alike * 2:
+            whole = heads.whole(head + b"\r\n\r\nab")
+            assert whole is not None
+            self.assertEqual(list(whole.values), head.split(b"\r\n")[1:])
+            self.assertEqual(heads.parse(head, b"POST").lines, whole.lines)
+        self.assertEqual(list(heads._shapes.values()), before)
+        for number in range(2 * MAX_SHAPES):
+            heads.parse(b"HTTP/1.1 %d OK\r\nA: b\r\nContent-Length: 2" % (200 + number), b"POST")
+            self.assertLessEqual(sum(map(len, heads._shapes.values())), MAX_SHAPES)
+        self.assertIsNone(heads.whole(alike[0] + b"\r\n\r\nab"))
 
     def test_whole_where_others_have_come(self) -> None:
         """Responses of several shapes take turns; one that is too long, or not alone in its read, is none of them."""
