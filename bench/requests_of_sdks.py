@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Sequence
 
 PATH = "/v1/chat/completions"
 HEX = "@" * 16
@@ -117,6 +118,18 @@ def request(head: str, size: int, *, stream: bool) -> bytes:
     sent = body(size, stream=stream)
     lines = [f"POST {PATH} HTTP/1.1", *head.replace("@TOKEN@\n", "").splitlines(), f"Content-Length: {len(sent)}"]
     return "\r\n".join(lines).encode() + b"\r\n@TOKEN@\r\n\r\n" + sent
+
+
+def of_many(tokens: Sequence[str], sent: str) -> bytes:
+    """This body as each of these tokens sends it from ten addresses, by a proxy in front that keeps its connections."""
+    requests = []
+    for client in range(10):
+        for token in tokens:
+            lines = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", f"X-Forwarded-For: 192.0.2.{client}",
+                     f"traceparent: 00-{HEX}{HEX}-{HEX}-01", f"Authorization: Bearer {token}",
+                     "Content-Type: application/json", f"Content-Length: {len(sent)}", "", sent]  # fmt: skip
+            requests.append("\r\n".join(lines).encode())
+    return b"".join(b"%d\n%b" % (len(each), each) for each in requests)
 
 
 def mix() -> bytes:

@@ -47,6 +47,7 @@ class Scenario:
     @ivar megabytes: What a request and its answer weigh together, where that is the point.
     @ivar chosen: Whether it is among those that are measured unless others are asked for.
     @ivar limited: Whether llmproxy holds the requests to six limits; the peers have none.
+    @ivar many: How many tokens send it in turns, over the same connections; C{0}: one does.
     @ivar sdk: Whether C{load} sends the mix of L{requests_of_sdks} instead of C{body}.
     @ivar redis: Whether llmproxy counts them in Redis, which shares the core of mock and load.
     """
@@ -63,6 +64,7 @@ class Scenario:
     chosen: bool = True
     limited: bool = False
     redis: bool = False
+    many: int = 0
     sdk: bool = False
 
     @property
@@ -106,6 +108,9 @@ SCENARIOS = {
     "big": Scenario("prompts of 116 KB", (RATE, CPU), JSON, ("-c", "32", "-B", "116000")),
     "sdk": Scenario(
         "requests as SDKs send them: 0.6 to 116 KB, gzip in chunks, a third streams", (RATE, CPU), "", ("-c", "32"), sdk=True,
+    ),
+    "many": Scenario(
+        "small JSON of 200 tokens, in turns over the same connections", (RATE, CPU), JSON, ("-c", "32"), many=200,
     ),
     "churn": Scenario("small JSON, a new connection for each request", (RATE, CPU), JSON, ("-c", "32", "-K")),
     "st20": Scenario("32 streams of 20 events, as fast as they go", STREAMS, stream(20, 0), ("-c", "32", "-s")),

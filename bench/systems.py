@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -250,6 +251,7 @@ class System:
     """A running system under test.
 
     @ivar limited: Of llmproxy, a token whose requests are held to six limits.
+    @ivar issue: Issues so many tokens; without it there is but the one.
     """
 
     process: Process
@@ -257,6 +259,16 @@ class System:
     tls_port: int
     token: str
     limited: str = ""
+    issue: Callable[[int], list[str]] | None = None
+    issued: list[str] = field(default_factory=list)
+
+    def tokens(self, count: int) -> list[str]:
+        """So many tokens, the same each time."""
+        if self.issue is None:
+            return [self.token] * count
+        if len(self.issued) < count:
+            self.issued = self.issue(count)
+        return self.issued[:count]
 
     def credential(self, limited: bool) -> str:
         return self.limited if limited and self.limited else self.token
@@ -359,8 +371,9 @@ class Systems:
         )  # fmt: skip
         try:
             process.await_port(port, "/readyz")
-            tokens = _tokens(f"http://{HOST}:{port}/manage", management, settings["apis"], limited=governs)
-            return System(process, port, tls_port, *tokens)
+            made = partial(_made, f"http://{HOST}:{port}/manage", management)
+            tokens = _tokens(made, settings["apis"], limited=governs)
+            return System(process, port, tls_port, *tokens, partial(_many_tokens, made, list(settings["apis"])))
         except BaseException:
             process.end()
             raise
@@ -401,16 +414,29 @@ TOKEN_LIMITS = {**RATES, "concurrency": 100_000}
 PROJECT_LIMITS = {**RATES, "budget_usd": "1000000/month"}
 
 
-def _tokens(manage: str, management: str, apis: Iterable[str], *, limited: bool) -> tuple[str, str]:
-    """A token without limits, and one with three of its own in a project with three, made as users make them; the other
-    has none either unless C{limited}."""
+Made = Callable[[str, dict[str, Any]], dict[str, Any]]
 
-    def made(what: str, body: dict[str, Any]) -> dict[str, Any]:
-        headers = {"Authorization": f"Bearer {management}", "Content-Type": "application/json"}
-        request = urllib.request.Request(f"{manage}/{what}", json.dumps(body).encode(), headers)
-        with ASK(request, timeout=10) as response:
-            return json.loads(response.read())  # type: ignore[no-any-return]
 
+def _made(manage: str, management: str, what: str, body: dict[str, Any]) -> dict[str, Any]:
+    """A project or token, made as users make them."""
+    headers = {"Authorization": f"Bearer {management}", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{manage}/{what}", json.dumps(body).encode(), headers)
+    with ASK(request, timeout=10) as response:
+        return json.loads(response.read())  # type: ignore[no-any-return]
+
+
+def _many_tokens(made: Made, apis: Iterable[str], count: int) -> list[str]:
+    """Tokens without limits, ten of each project."""
+    tokens: list[str] = []
+    while len(tokens) < count:
+        project = made("projects", {"name": f"bench {len(tokens)}", "api_keys": dict.fromkeys(apis, "sk-upstream")})
+        tokens += [made("tokens", {"project_id": project["id"], "name": str(each)})["token"] for each in range(10)]
+    return tokens[:count]
+
+
+def _tokens(made: Made, apis: Iterable[str], *, limited: bool) -> tuple[str, str]:
+    """A token without limits, and one with three of its own in a project with three; the other has none either unless
+    C{limited}."""
     keys = dict.fromkeys(apis, "sk-upstream")
     plain = made("projects", {"name": "bench", "api_keys": keys})
     other = made("projects", {"name": "limited", "api_keys": keys, **(PROJECT_LIMITS if limited else {})})
