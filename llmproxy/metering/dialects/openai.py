@@ -235,7 +235,7 @@ RESPONSES = ProviderOperation(
     maxima=(("max_output_tokens",),),
     at_most=max_tool_calls,
     deferred=deferred_result_id,
-    deferred_by="background",
+    deferred_in_background=True,
     also=b"output_item.done",
     media=MEDIA,
 )

@@ -56,7 +56,7 @@ class ProviderOperation(NamedTuple):
         stand elsewhere, as in a file.
     @ivar deferred: The id under which what a response announces can be fetched later, and its usage with it; C{""}
         where the response tells all.
-    @ivar deferred_by: The member of a request without which its response announces nothing; C{""} where any may.
+    @ivar deferred_in_background: Whether that is so only of requests that ask for C{background}.
     @ivar also: What stands in events that report calls billed by themselves, beside those that report usage.
     @ivar mark: What stands in every event that reports usage.
     @ivar free: Whether nothing there is ever billed.
@@ -74,7 +74,7 @@ class ProviderOperation(NamedTuple):
     at_most: Callable[[str, Members], Units | None] | None = None
     requests: Callable[[Members], Sequence[tuple[str, Members]] | None] | None = None
     deferred: Callable[[Members], str] | None = None
-    deferred_by: str = ""
+    deferred_in_background: bool = False
     also: bytes = b""
     mark: bytes = b'_tokens"'
     free: bool = False

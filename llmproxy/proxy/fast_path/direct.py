@@ -190,13 +190,12 @@ class DirectPath:
 
         C{None} for one that is not usual; L{errors.ProxyError} where the policy forbids it.
         """
-        deferred_by = prepared.deferred_by
         if not prepared.is_read_whole:
             asked = read_model_and_stream(body)
             if asked is None:
                 return None
             model, stream, tells_background = asked
-            if not (tells_background and deferred_by):
+            if not (tells_background and prepared.may_be_deferred):
                 return None, model, stream
         is_policed, is_measured = prepared.is_policed, prepared.is_measured
         content = read_plain(body, prepared.plain, measured=is_measured)
@@ -204,7 +203,7 @@ class DirectPath:
             content = read_uncoded(body, prepared.wanted, strictly=is_policed or is_measured, measured=is_measured)
             if content is None:
                 return None
-        if deferred_by and _may_say(content, deferred_by):
+        if prepared.may_be_deferred and _may_ask_for_background(content):
             return None  # what its response announces must be kept
         if is_policed:
             flow = known.flow
@@ -244,9 +243,9 @@ class DirectPath:
         self._deadlines.close()
 
 
-def _may_say(content: RequestContent, name: str) -> bool:
-    """Whether a member of this name may be there, and be anything but C{false} or C{null} to whoever reads it."""
-    said = content.members.get(name) or name in content.repeated or name in content.oversize
+def _may_ask_for_background(content: RequestContent) -> bool:
+    """Whether C{background} may be there, and be anything but C{false} or C{null} to whoever reads it."""
+    said = content.members.get("background") or "background" in content.repeated | content.oversize
     return bool(said or content.problem or not content.complete)
 
 

@@ -71,7 +71,7 @@ class DirectResponses:
             if decoded is None or decoded.rfind(key) >= 0:
                 return False  # what is to be said then takes longer
             text = decoded
-        if prepared.deferred_by and may_be_in_background(text):
+        if prepared.may_be_deferred and may_be_in_background(text):
             return False
         request.response, request.response_text, request.response_type = response, text, kind
         request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream

@@ -64,8 +64,7 @@ class NextHop:
     def end(self, now: float) -> None:
         """Likewise, and all of the response is there."""
         self.leave()
-        if self.state.status:
-            self.accept_key(now)
+        self.accept_key(now)
 
 
 def choose(hops: Sequence[NextHop], api: Api, project_id: str, hint: bytes, now: float) -> NextHop | None:

@@ -41,7 +41,7 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         is_read_whole=needs.policed or needs.measured or flow.limits is not None,
         wanted=needs.wanted.__getitem__,
         plain=needs.wanted.plain,
-        deferred_by=flow.operation.deferred_by,
+        may_be_deferred=flow.operation.deferred_in_background,
         estimates_input=dialect is not None and dialect.takes,
         streams=route.stream or body_hints.expects_stream(route.query, known.fields),
         total=timeouts.request or inf,

@@ -312,7 +312,7 @@ def _is_usual(context: RequestContext) -> bool:
     decided_anew = (
         context.background
         or context.usage_injected
-        or (context.operation.deferred is not None and not context.operation.deferred_by)
+        or (context.operation.deferred is not None and not context.operation.deferred_in_background)
         or context.result_id
         or not session.key
         or grant.project_active is not True
