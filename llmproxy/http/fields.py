@@ -32,10 +32,13 @@ _HOP_BY_HOP = frozenset(b"keep-alive te trailer transfer-encoding content-length
 CREDENTIALS = frozenset(
     b"authorization x-api-key api-key x-goog-api-key ocp-apim-subscription-key x-amz-security-token".split()
 )
-_REQUEST_ONLY = frozenset(
-    b"host expect x-http-method-override x-method-override x-http-method "
+# In which proxies in front name the client, beside X-Forwarded-*.
+CLIENT_ADDRESSES = frozenset(
     b"forwarded x-forwarded x-real-ip x-client-ip client-ip x-cluster-client-ip true-client-ip cf-connecting-ip "
-    b"fastly-client-ip x-envoy-external-address x-remote-ip x-remote-addr x-rewrite-url".split()
+    b"fastly-client-ip x-envoy-external-address x-remote-ip x-remote-addr".split()
+)
+_REQUEST_ONLY = CLIENT_ADDRESSES | frozenset(
+    b"host expect x-http-method-override x-method-override x-http-method x-rewrite-url".split()
 )
 _RESPONSE_ONLY = frozenset(
     b"alt-svc x-cache-status x-cache-debug x-upstream-response-time x-upstream-request-id".split()

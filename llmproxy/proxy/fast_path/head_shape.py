@@ -10,10 +10,11 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from llmproxy.http.fields import CLIENT_ADDRESSES
+
 # Fields in which proxies name the client, and agents the conversation, and which are the same for as long.
-_LASTING = frozenset(
-    b"x-forwarded-for x-real-ip x-envoy-external-address cf-connecting-ip true-client-ip "
-    b"session-id session_id thread-id conversation_id x-claude-code-session-id".split()
+_LASTING = CLIENT_ADDRESSES | frozenset(
+    b"x-forwarded-for session-id session_id thread-id conversation_id x-claude-code-session-id".split()
 )
 # Fields whose values are made anew for each request, client or conversation, and which nothing here goes by but for
 # their own value.
