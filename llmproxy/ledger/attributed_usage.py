@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
 
 from sqlalchemy import Connection, bindparam, delete, distinct, func, select
 
 from llmproxy.base.attribution import CLAIMED, OTHER, decode
-from llmproxy.ledger.line_rows import AttributedKey, key_of
+from llmproxy.ledger.line_rows import AttributedKey, attributed_key_of
 from llmproxy.ledger.usage_queries import ATTRIBUTED_KEY_COLUMNS, SUM_COLUMNS
 from llmproxy.model import LedgerLine
 from llmproxy.store.tables import attributed_usage
@@ -43,7 +42,7 @@ class AttributedSums:
         less: dict[AttributedKey, list[float]] = {}
         for line in corrected:
             if line.attribution:
-                known = less.setdefault(key_of(line), [0] * len(SUM_COLUMNS))
+                known = less.setdefault(attributed_key_of(line), [0] * len(SUM_COLUMNS))
                 known[_UNPRICED] -= 1
         if not lines and not less:
             return [], 0
@@ -55,7 +54,7 @@ class AttributedSums:
                 value = each.value
                 if each.source == CLAIMED and value not in told_apart[key.day, key.project_id, each.name]:
                     value, overflow = OTHER, overflow + int(more[_REQUESTS])
-                of = (key.day, key.project_id, each.name, each.source, value, key.api, _model(key.model))
+                of = (key.day, key.project_id, each.name, each.source, value, key.api, key.model)
                 known = sums.setdefault(of, [0] * len(SUM_COLUMNS))
                 for place, amount in enumerate(more):
                     known[place] += amount
@@ -114,11 +113,6 @@ def fold(
         old = (attributed_usage.c[name] == bindparam(f"old_{name}") for name in ATTRIBUTED_KEY_COLUMNS)
         connection.execute(delete(attributed_usage).where(*old), keys)
     return len(days)
-
-
-@lru_cache(1024)
-def _model(name: str) -> str:
-    return name.replace("\0", "").encode("utf-8", "replace").decode()[:128]
 
 
 _OF_DAY = (

@@ -283,7 +283,7 @@ def delete_unused(connection: Connection, before: int) -> None:
         connection.execute(table.delete().where(table.c.used_on < before))
 
 
-def key_of(line: LedgerLine) -> AttributedKey:
+def attributed_key_of(line: LedgerLine) -> AttributedKey:
     """By what a line is added up that is attributed to somebody."""
     fields: tuple[Any, ...] = line
     return attributed_key(fields[_KIND], line.at, storable_text(line.attribution, ATTRIBUTION_CHARS))
