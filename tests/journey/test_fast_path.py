@@ -231,6 +231,12 @@ class WaysCase(ProxyTestCase):
         super().tearDown()
         return noticed
 
+    def assert_one(self, grant: str, steps: list[Any]) -> None:
+        """Nobody notices anything else of these requests, whichever way they go."""
+        short, long = self.play(True, grant, steps), self.play(False, grant, steps)
+        for number, (ours, theirs) in enumerate(zip(short, long, strict=True)):
+            self.assertEqual(ours, theirs, f"{number} of {len(short)}")
+
     def play_on(self, fast: bool, grant: str, steps: list[Any]) -> list[Any]:
         """As L{play}, and the proxy goes on."""
         self.server = {"fast_path": fast}
@@ -610,9 +616,7 @@ class Ways(WaysCase):
         self.api, self.reads_of = api, reads_of
         heads = dict.fromkeys(lines for _, lines, *_ in steps)
         usual = [(body, lines, False, kept, "one read") for lines in heads for _ in range(3)]
-        short, long = self.play(True, grant, usual + steps), self.play(False, grant, usual + steps)
-        for number, (ours, theirs) in enumerate(zip(short, long, strict=True)):
-            self.assertEqual(ours, theirs, f"{number} of {len(short)}")
+        self.assert_one(grant, usual + steps)
 
 
 @implementer(ICounters)
