@@ -222,7 +222,7 @@ class Replacement:
 
 
 class FilterChain:
-    """One after the other."""
+    """One after the other: the second is none that finds a key, for the end must not raise L{KeyFound}."""
 
     def __init__(self, first: KeyFilter, second: KeyFilter) -> None:
         self._first = first

@@ -7,7 +7,6 @@ empty: clients that did not ask may not expect it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from llmproxy.http.request_reader import RequestContent
@@ -17,6 +16,7 @@ MAX_HELD_EVENT_BYTES = 1024 * 1024  # bytes of one event that are held back whil
 
 MAX_REWRITTEN_BYTES = 256 * 1024  # of a request that is written anew
 _SPACE = b" \t\r\n"
+_COUNTS = b'_tokens"'  # with which the names of a usage's members end; C{find} is faster than C{in}
 _INCLUDE_USAGE = b'"stream_options":{"include_usage":true}'
 
 
@@ -50,18 +50,15 @@ class UsageEventFilter:
 
     keeps_length = False
 
-    def __init__(self, tap: Callable[[bytes], object]) -> None:
-        """
-        @param tap: Sees what came.
-        """
-        self._tap = tap
+    def __init__(self) -> None:
         self._held = bytearray()
         self._passing = False  # through an event that is too long to be held
 
     def feed(self, data: bytes) -> bytes:
         """The next bytes; what of them passes."""
-        self._tap(data)
         held = self._held
+        if not held and data.endswith(b"\n\n") and data.find(_COUNTS) < 0:
+            return data  # whole events, none of which tells a usage, as almost all are
         seen = max(len(held) - 3, 0)
         held += data
         out = bytearray()
@@ -84,13 +81,19 @@ class UsageEventFilter:
         return rest
 
 
+def without_usage(events: bytes) -> bytes:
+    """What passes of a whole stream."""
+    swallowing = UsageEventFilter()
+    return swallowing.feed(events) + swallowing.end()
+
+
 def _end(held: bytearray, seen: int) -> int:
     """Where the first event ends, or C{0}."""
     return min((at + len(mark) for mark in EVENT_ENDS if (at := held.find(mark, seen)) >= 0), default=0)
 
 
 def _tells_usage(event: bytes) -> bool:
-    if b'_tokens"' not in event:
+    if event.find(_COUNTS) < 0:
         return False
     found = list(event_data(event))
     try:

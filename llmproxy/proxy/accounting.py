@@ -243,8 +243,7 @@ class Accounting:
             return
         if context.dialect is not None:
             context.meter = meter = Meter(context.dialect, response.lines, self.buffers)
-            if not context.usage_injected:
-                self._read(context, response, meter)
+            self._read(context, response, meter)
         if self._results is not None:
             assert context.route is not None
             tap = self._results.watch(context, context.route, response)

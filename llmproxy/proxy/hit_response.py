@@ -12,22 +12,25 @@ MAX_TEMPLATES = 512
 MAX_TEMPLATE_HEAD_BYTES = 4096  # of a stored head; the template of a longer one is not kept
 
 
-def hit_template(hit: LocalHit, *, debug_headers: bool, persistent: bool) -> bytes:
+def hit_template(hit: LocalHit, own_lines: bytes = b"", *, debug_headers: bool, persistent: bool) -> bytes:
     """All of a response with status 200, with places for its body and for what its head says each time.
 
     They are for its age, the request's id and the body; with debug headers, for its age, the request's id, its time to
     live, the milliseconds until it was let through, those from then on, and the body.
 
+    @param own_lines: This proxy's own that are the same each time, each with its end.
     @param debug_headers: Whether it tells that it is a hit, and where the time went.
     @param persistent: Whether its connection is kept.
     """
     entry, reason = hit.entry, hit.reason if debug_headers else None
     made = _template if len(entry.head) <= MAX_TEMPLATE_HEAD_BYTES else _template.__wrapped__
-    return made(entry.head, entry.phrase, len(entry.body), entry.stream, reason, persistent)
+    return made(entry.head, entry.phrase, own_lines, len(entry.body), entry.stream, reason, persistent)
 
 
 @lru_cache(MAX_TEMPLATES)
-def _template(head: bytes, phrase: bytes, length: int, stream: bool, reason: str | None, persistent: bool) -> bytes:
+def _template(
+    head: bytes, phrase: bytes, own_lines: bytes, length: int, stream: bool, reason: str | None, persistent: bool
+) -> bytes:
     """As L{hit_template} has it.
 
     @param length: Bytes of the body.
@@ -36,7 +39,7 @@ def _template(head: bytes, phrase: bytes, length: int, stream: bool, reason: str
     lines = [b"HTTP/1.1 200 " + phrase.replace(b"%", b"%%")]
     if head:
         lines.append(head.replace(b"%", b"%%"))
-    lines += (b"Age: %d", b"X-Request-ID: %b")
+    lines += (b"Age: %d", own_lines.replace(b"%", b"%%") + b"X-Request-ID: %b")
     if stream:
         lines.append(b"X-Accel-Buffering: no")
     if reason is not None:

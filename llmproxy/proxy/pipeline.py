@@ -16,6 +16,7 @@ from llmproxy.caching import CachedResponse, CacheRequest, DiscardBody, Response
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
 from llmproxy.http import cors, credentials, error_body, fields
+from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.masking import mask_lines, replace_key
 from llmproxy.model import Grant
 from llmproxy.proxy.accounting import Accounting
@@ -138,6 +139,13 @@ class Pipeline:
             running.cancel()
 
     # Requests of the fast path
+
+    def may_be_cached(self, context: RequestContext) -> bool:
+        """Whether the cache has something to do with requests that have this head."""
+        route, grant, lines, cache = context.route, context.grant, context.lines, self.cache
+        if cache is None or route is None or grant is None or lines is None:
+            return False
+        return cache.request_for(route, grant, context.request.method, FieldLines.of(lines)) is not None
 
     def key_entry(
         self, grant: Grant, route: Route, keys: Sequence[ProviderKey]
@@ -276,7 +284,8 @@ class Pipeline:
         """The field lines of an attempt, which begins."""
         context.provider_key = key
         context.upstream_started = self._clock.seconds()
-        return outgoing_lines(context, upstream, key)
+        client = context.client if context.route is not None and context.route.api.forward_client_ip else ""
+        return outgoing_lines(context, upstream, key, is_uncoded=context.usage_injected, client=client)
 
     def receive(self, context: RequestContext, response: Response, now: float) -> None:
         """The head of the response has come: take the provider's key out of it, and read in the body what was used."""
@@ -354,18 +363,19 @@ def _cors_lines(context: RequestContext) -> list[bytes]:
     return cors.response_lines(context.request.lines, context.route.api.allowed_origins)
 
 
-def outgoing_lines(context: RequestContext, upstream: Upstream, key: ProviderKey) -> list[bytes]:
-    """The field lines of a request as they are sent to a provider with a key, but for those that frame its body."""
-    route, lines = context.route, context.lines
-    assert route is not None and lines is not None
-    if context.usage_injected:  # what is to be taken out must be readable
+def outgoing_lines(
+    context: RequestContext, upstream: Upstream, key: ProviderKey, *, is_uncoded: bool, client: str = ""
+) -> list[bytes]:
+    """The field lines of a request as they are sent to a provider with a key, but for those that frame its body.
+
+    @param is_uncoded: Whether its response must not be in a coding: something is to be taken out of it.
+    @param client: Its client's address, where the provider is told that.
+    """
+    lines = context.lines
+    assert lines is not None
+    if is_uncoded:
         lines = [*(line for line in lines if line[:16].lower() != b"accept-encoding:"), b"Accept-Encoding: identity"]
-    return fields.outgoing(
-        lines,
-        host=upstream.origin.host_header,
-        credential=key.line,
-        client=context.client if route.api.forward_client_ip else "",
-    )
+    return fields.outgoing(lines, host=upstream.origin.host_header, credential=key.line, client=client)
 
 
 def nothing_sent(error: errors.ProxyError) -> bool:

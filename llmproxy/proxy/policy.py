@@ -65,7 +65,7 @@ class Policy:
     def varies_with(self, fields: Collection[bytes], grant: Grant, route: Route) -> bool:
         """Whether requests with one head may differ in what they are allowed, where these fields (names in lower case)
         and the client's address differ."""
-        if route.api.allowed_origins:
+        if route.api.allowed_origins and b"origin" in fields:
             return True
         rules = rules_of(grant, route.api)
         return rules is not None and rules.varies_with(fields)

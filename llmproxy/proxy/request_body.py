@@ -64,11 +64,13 @@ class BodyNeeds(NamedTuple):
     """What must be known of a body before it is sent.
 
     @ivar policed: Whether a policy checks it; C{measured}: whether it counts how long its text is.
+    @ivar injected: Whether its usage may have to be asked for in its client's place.
     @ivar wanted: Which members somebody wants to know.
     """
 
     policed: bool
     measured: bool
+    injected: bool
     wanted: WantedMembers
 
 
@@ -101,11 +103,8 @@ class RequestBodies:
             raise errors.RequestTooLarge(
                 f"The request body is larger than the {self._max_bytes} bytes that this proxy accepts."
             )
-        policed = self._policy.needs_body(grant, route, context.operation)
-        measured = limits is not None and limits.counts_tokens and not context.operation.free
-        injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
-        wanted = self._wanted_members(grant, route).__getitem__
-        self._observe(context, upload, wanted, strictly=measured or policed, measured=measured)
+        policed, measured, injects, wanted = self.needs(grant, route, context.operation, limits)
+        self._observe(context, upload, wanted.__getitem__, strictly=measured or policed, measured=measured)
         received = upload.received
         if received is None and (measured or policed):
             received = await upload.read_all(self._max_bytes)
@@ -130,14 +129,15 @@ class RequestBodies:
         """As L{prepare}, of a body that a direct request has had read and checked."""
         route, grant = context.route, context.grant
         assert route is not None and grant is not None
-        _, measured, wanted = self.needs(grant, route, context.operation, context.limits)
+        _, measured, _, wanted = self.needs(grant, route, context.operation, context.limits)
         context.observe_usual_body(body, content, wanted.__getitem__, measured=measured)
 
     def needs(self, grant: Grant, route: Route, operation: ProviderOperation, limits: LimitPlan | None) -> BodyNeeds:
-        """What must be known of bodies before they are sent, where nothing is to be injected."""
+        """What must be known of bodies before they are sent."""
         policed = self._policy.needs_body(grant, route, operation)
         measured = limits is not None and limits.counts_tokens and not operation.free
-        return BodyNeeds(policed, measured, self._wanted_members(grant, route))
+        injected = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
+        return BodyNeeds(policed, measured, injected, self._wanted_members(grant, route))
 
     def _wanted_members(self, grant: Grant, route: Route) -> WantedMembers:
         """Which members somebody wants to know: those that all requests are asked for, and those that policies name."""

@@ -227,12 +227,10 @@ def _filtered(
     if key is not None and context.request.method != b"HEAD":
         notice = partial(_withheld, response.code, route, context.request_id)
         lines, body_filter = mask_plan(response.code, lines, key, notice, stream=context.stream, whole=response.whole)
-    if context.usage_injected and response.code < 400 and context.meter is not None and isinstance(response, Response):
-        if not context.stream:
-            response.watch(context.meter.feed)
-        else:
-            swallowing = injection.UsageEventFilter(context.meter.feed)
-            body_filter = swallowing if body_filter is None else FilterChain(swallowing, body_filter)
+    is_cut = context.usage_injected and context.stream and response.code < 400 and context.meter is not None
+    if is_cut and isinstance(response, Response):
+        swallowing = injection.UsageEventFilter()
+        body_filter = swallowing if body_filter is None else FilterChain(body_filter, swallowing)
     return lines, body_filter
 
 

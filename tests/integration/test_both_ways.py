@@ -10,11 +10,12 @@ import socket
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
+from itertools import count, product
 from pathlib import Path
 from threading import Event
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -33,10 +34,24 @@ apis:
     base_url: %s
     allowed_endpoints: [/v1/chat/completions, /v1/responses]
     circuit_breaker: {{failures: 0}}
+  pages:
+    provider: openai
+    base_url: %s
+    allowed_endpoints: [/v1/chat/completions, /v1/responses]
+    circuit_breaker: {{failures: 0}}
+    allowed_origins: ["https://app.test"]
+    forward_client_ip: true
+  asking:
+    provider: openai
+    base_url: %s
+    allowed_endpoints: [/v1/chat/completions, /v1/responses]
+    circuit_breaker: {{failures: 0}}
+    metering: {{include_usage: inject}}
 server: {{listen: ["tcp:{port}:interface=127.0.0.1"]}}
 store: {{url: "sqlite:///{home}/llmproxy.db"}}
 events: {{sinks: [{{type: file, path: {home}/events.jsonl}}]}}
 """
+APIS = ("openai", "pages", "asking")
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 DONE = json.dumps({"model": "gpt-4o-2024-08-06", "usage": USAGE, "choices": []}).encode()
 EVENTS = b'data: {"choices":[{"delta":{"content":"Hello"}}]}\n\n' + b"data: %b\n\ndata: [DONE]\n\n" % DONE
@@ -67,10 +82,14 @@ def chunks(*pieces: bytes) -> bytes:
 STREAM = CHUNKED % b"text/event-stream"
 SCRIPTS: dict[str, tuple[Any, ...]] = {
     "whole": (whole(DONE, b"Set-Cookie: a=b", b"x-ratelimit-remaining-requests: 5"),),
+    "for pages": (whole(DONE, b"Access-Control-Allow-Origin: *", b"Vary: Accept"),),
     "in pieces": (whole(DONE)[:40], whole(DONE)[40:]),
     "chunked": (CHUNKED % b"application/json" + chunks(DONE[:10], DONE[10:]),),
     "gzip": (whole(gzip.compress(DONE, mtime=0), b"Content-Encoding: gzip"),),
     "stream": (STREAM + chunks(EVENTS),),
+    "stream of known length": (whole(EVENTS).replace(b"application/json", b"text/event-stream"),),
+    "stream of one text": (STREAM + chunks(EVENTS[:20], EVENTS[20:60], EVENTS[60:]),),
+    "stream in gzip": (STREAM[:-2] + b"Content-Encoding: gzip\r\n\r\n" + chunks(gzip.compress(EVENTS, mtime=0)),),
     "stream in pieces": (STREAM, chunks(EVENTS)[:30], chunks(EVENTS)[30:]),
     "large": (whole(DONE + b" " * 300_000),),
     "no usage": (whole(b'{"choices":[]}'),),
@@ -97,6 +116,8 @@ SCRIPTS: dict[str, tuple[Any, ...]] = {
 BODIES = {
     "usual": b'{"model":"gpt-4o","messages":[{"role":"user","content":"hi"}],"max_tokens":20}',
     "a stream": b'{"model":"gpt-4o","stream":true,"messages":[]}',
+    "a stream that asks": b'{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"messages":[]}',
+    "a stream that does not": b' {"stream_options": {"include_usage": false}, "model": "gpt-4o", "stream": true}',
     "long": b'{"model":"gpt-4o","messages":[{"content":"%b"}]}' % (b"a prompt that is long. " * 5000),
     "two models": b'{"messages":[{"content":"\\u0041"}],"model":"gpt-4o-mini","model":"other"}',
     "no JSON": b"no JSON",
@@ -105,12 +126,14 @@ BODIES = {
     "in the background": b'{"model":"gpt-4o","input":"hi","back\\u0067round":true}',
 }
 RESPONSES = ("a response", "a response stream", "in the background")
+PAGE = ("Origin: https://app.test", "Accept-Encoding: br")
 FIELDS: tuple[tuple[str, ...], ...] = (
     (),
     ("Content-Type: application/json", "traceparent: 00-{n}-45-01", "X-Stainless-Retry-Count: 1"),
     ("Accept-Encoding: gzip, deflate", "Idempotency-Key: key-{n}", "Connection: keep-alive"),
     ("Cookie: session=1", "X-Forwarded-For: 1.2.3.4", "OpenAI-Organization: org"),
     ("Accept: text/event-stream",),
+    PAGE,
     ("Connection: close",),
 )
 STEP = st.tuples(
@@ -118,6 +141,7 @@ STEP = st.tuples(
     st.sampled_from(FIELDS),
     st.one_of(st.sampled_from(("whole", "stream")), st.sampled_from(sorted(SCRIPTS))),
     st.sampled_from(("one read", "two reads", "many reads")),
+    st.sampled_from(APIS),
 )
 # Of those that come together, what one does must not change what becomes of another: a key that rests after 429 would.
 TOGETHER = st.tuples(
@@ -125,6 +149,7 @@ TOGETHER = st.tuples(
     st.sampled_from(FIELDS),
     st.one_of(st.sampled_from(("whole", "stream")), st.sampled_from(sorted(SCRIPTS.keys() - {"large", "throttled"}))),
     st.sampled_from(("one read", "two reads")),
+    st.sampled_from(APIS),
 )
 VARYING = re.compile(
     rb"^((?:Date|Server-Timing|X-Upstream-Response-Time|x-ratelimit-(?:remaining|reset)-[a-z]+|Retry-After): )[^\r]*",
@@ -183,20 +208,20 @@ class Lane:
         self.way = way
         self.connection: socket.socket | None = None
 
-    def send(self, kind: str, fields: tuple[str, ...], script: str, manner: str, request_id: str) -> None:
+    def send(self, kind: str, fields: tuple[str, ...], script: str, manner: str, api: str, request_id: str) -> None:
         body = BODIES[kind]
         if self.connection is None:
             self.connection = socket.create_connection((HOST, self.way.daemon.port), 30)
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         path = "/v1/responses" if kind in RESPONSES else "/v1/chat/completions"
-        lines = [f"POST {path} HTTP/1.1", "Host: proxy.test", f"Authorization: Bearer {self.way.token}"]
+        lines = [f"POST /{api}{path} HTTP/1.1", "Host: proxy.test", f"Authorization: Bearer {self.way.token}"]
         lines += [f"X-Script: {script}", f"X-Request-ID: {request_id}", *(f.format(n=request_id) for f in fields)]
         sent = "\r\n".join([*lines, f"Content-Length: {len(body)}", "", ""]).encode() + body
         cut = {"one read": len(sent), "two reads": len(sent) - len(body), "many reads": 30_000}[manner]
         for at in range(0, len(sent), max(cut, 1)):
             self.connection.sendall(sent[at : at + max(cut, 1)])
 
-    def receive(self, script: str) -> Any:
+    def receive(self, script: str, manner: str, api: str) -> Any:
         """What the client sees of the response; where there will be none, it leaves."""
         assert self.connection is not None
         if script == "silent":
@@ -205,7 +230,7 @@ class Lane:
         response, ended = whole_response(self.connection)
         if ended:
             self.hang_up()
-        return VARYING.sub(rb"\1-", joined(response)), ended
+        return VARYING.sub(rb"\1-", joined(response, is_framed=api != "asking")), ended
 
     def hang_up(self) -> None:
         connection, self.connection = self.connection, None
@@ -216,11 +241,11 @@ class Lane:
 class Way(Stack):
     """A daemon, and its clients."""
 
-    keys = {"openai": KEYS["openai"]}  # noqa: RUF012
+    keys = dict.fromkeys(APIS, KEYS["openai"])
 
     def __init__(self, home: Path, provider: Provider, fast: bool, **env: str) -> None:
         home.mkdir()
-        self.settings = SETTINGS % provider.url
+        self.settings = SETTINGS % ((provider.url,) * len(APIS))
         super().__init__(home, env={FAST_PATH: "true" if fast else "false", **env})
         self.provider = provider
 
@@ -232,7 +257,7 @@ class Way(Stack):
             lane.send(*step, request_id=each)
             if step[2] == "silent":  # the client leaves once the provider has the request
                 eventually(lambda number=number: len(self.provider.requests) >= number)  # type: ignore[misc]
-            noticed.append(lane.receive(step[2]))
+            noticed.append(lane.receive(*step[2:]))
         lane.hang_up()
         return [noticed, list(self.provider.requests)]
 
@@ -252,7 +277,7 @@ class Way(Stack):
             with suspended(self.daemon.pid):
                 provider.goes_on.set()
                 eventually(lambda: len(provider.answered) >= len(steps))
-            noticed.append([lane.receive(step[2]) for lane, step in zip(lanes, steps, strict=True)])
+            noticed.append([lane.receive(*step[2:]) for lane, step in zip(lanes, steps, strict=True)])
         for lane in lanes:
             lane.hang_up()
         return [noticed, sorted(provider.requests)]
@@ -307,11 +332,17 @@ def whole_response(connection: socket.socket) -> tuple[bytes, bool]:
         data += piece
 
 
-def joined(response: bytes) -> bytes:
-    """With its chunks as one: how they are cut depends on how the provider's bytes arrived."""
+def joined(response: bytes, *, is_framed: bool) -> bytes:
+    """With its chunks as one: how they are cut depends on how the provider's bytes arrived.
+
+    @param is_framed: Whether not even that it comes in chunks does.
+    """
     head, end, body = response.partition(b"\r\n\r\n")
-    if not re.search(rb"(?i)\r\ntransfer-encoding: chunked", head):
-        return response
+    chunked = re.search(rb"(?i)\r\ntransfer-encoding: chunked", head)
+    if not is_framed:
+        head = re.sub(rb"(?i)\r\n(transfer-encoding: chunked|content-length: \d+)", b"", head)
+    if not chunked:
+        return response if is_framed else head + end + body + b" (all of it)"
     pieces = [head, end]
     while body:
         size, _, body = body.partition(b"\r\n")
@@ -387,6 +418,22 @@ def test_nobody_notices_in_a_crowd(tmp_path: Path) -> None:
     with both_ways(tmp_path, PYTHONPATH=LOADED) as (short, long):
         compare()
         check_records(short, long, ids)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_nobody_notices_what_an_api_changes(tmp_path: Path, api: str) -> None:
+    """What is added to requests and responses, and taken out of them, is the same as well."""
+    ids, number = set[str](), count()
+    kinds = [kind for kind in BODIES if kind in ("usual", "a response") or "a stream" in kind]
+    scripts = [script for script in SCRIPTS if script in ("whole", "for pages") or "stream" in script]
+    with both_ways(tmp_path) as (short, long):
+        for kind, fields, script in product(kinds, ((), PAGE), scripts):
+            steps = [(kind, fields, script, manner, api) for manner in ("one read", "two reads") for _ in range(3)]
+            names = [f"way-{api}-{next(number):06}" for _ in steps]
+            ids.update(names)
+            assert short.play(steps, names) == long.play(steps, names), steps[0]
+        check_records(short, long, ids)
+        assert short.direct() > len(ids) / 2
 
 
 def check_records(short: Way, long: Way, ids: set[str]) -> None:

@@ -20,6 +20,7 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICounters
 from llmproxy.model import Allowance, Grant, Verdict
 from llmproxy.proxy.fast_path.direct_streams import DirectStream
+from llmproxy.proxy.request_body import MAX_BUFFERED_BODY_BYTES
 from llmproxy.wire.chunk_passing import ChunkPassing
 from tests.support.examples import examples
 from tests.support.proxy_case import KEY, PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
@@ -36,6 +37,9 @@ BODIES = (
     b'{"model":"gpt-4o","messages":[%b],"model":"gpt-4o-mini"}' % (b"0," * 20000 + b"0"),
     b"no JSON",
     b"",
+    b'{"model":"gpt-4o","stream":true,"stream_options":{"include_usage":true},"messages":[]}',
+    b'{"stream_options": {"include_usage": false}, "model": "gpt-4o", "stream": true, "messages": []}',
+    b'{"model":"gpt-4o","messages":[{"content":"%b"}],"stream":true,"stream":1}' % (b"a prompt that is long. " * 900),
 )
 FIELDS = (
     (),
@@ -50,6 +54,9 @@ FIELDS = (
     ("Cache-Control: public, max-age=60",),  # nothing differs but the length
     ("Cache-Control: public, max-age=60", "X-Stainless-Retry-Count: 1"),
     ("session-id: 1234-5678", "X-Real-IP: 1.2.3.4", "X-Claude-Code-Session-Id: 12-34"),
+    ("Origin: https://app.test", "Accept-Encoding: gzip", "traceparent: 00-0123-45-01"),
+    ("Origin: https://app.test", "Cache-Control: public, max-age=60"),
+    ("Origin: https://other.test", "Accept-Encoding: identity"),
 )
 OTHER_VALUES = {
     "X-Stainless-Retry-Count: 1": "X-Stainless-Retry-Count: 2",
@@ -74,6 +81,8 @@ def whole(body: bytes, *lines: str, status: str = "200 OK", kind: str = "applica
 
 
 GZIPPED = gzip.compress(USAGE, mtime=0)
+EVENTS = "text/event-stream"
+ENDS = events({"choices": [], "usage": CHAT_USAGE})
 SAID = events({"choices": [{"delta": {"content": "Hello to the world"}}]})
 NAMED = events({"model": "gpt-4o-mini", "choices": [{"delta": {"content": "Hello to the world"}}]})
 LOOK_SECONDS = 10.0  # that pass at once
@@ -86,6 +95,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encodi
 ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     "whole": (JSON,),
     "of another kind": (JSON.replace(b"x-ratelimit-remaining-requests", b"openai-processing-ms"),),
+    "to pages": (whole(USAGE, "Access-Control-Allow-Origin: *", "Vary: Accept", "Access-Control-Max-Age: 5"),),
     "in pieces": (JSON[:50], JSON[50:200], JSON[200:]),
     "chunked": (CHUNKED + chunk(USAGE) + b"0\r\n\r\n",),
     "chunked in pieces": (CHUNKED + chunk(USAGE[:30]), chunk(USAGE[30:]), b"0\r\n\r\n"),
@@ -100,6 +110,15 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
         b"0\r\n\r\n",
     ),
     "stream at once": (STREAM + chunk(SAID) + chunk(events({"choices": [], "usage": CHAT_USAGE})) + LAST,),
+    "stream at once, of known length": (whole(SAID + events({"choices": [], "usage": CHAT_USAGE}), kind=EVENTS),),
+    "stream at once, to pages": (
+        STREAM[:-2]
+        + b"Access-Control-Allow-Origin: *\r\n\r\n"
+        + chunk(SAID)
+        + chunk(ENDS + b"data: [DONE]\n\n")
+        + LAST,
+    ),
+    "usage in pieces": (STREAM + chunk(SAID + ENDS[:20]), chunk(ENDS[20:50]), chunk(ENDS[50:] + SAID), LAST),
     "stream at once, no usage": (STREAM + chunk(SAID + SAID + b"data: [DONE]\n\n") + LAST,),
     "stream at once, its model alone": (STREAM + chunk(NAMED * 9) + chunk(b"data: [DONE]\n\n") + LAST,),
     "stream, its model alone": (STREAM + chunk(NAMED), chunk(NAMED * 9), chunk(b"data: [DONE]\n\n") + LAST),
@@ -184,6 +203,10 @@ APIS: tuple[dict[str, Any], ...] = (
     {"heartbeat": 15.0, "on_client_abort": "drain"},
     {"timeouts": {"flush_interval": 0.1, "idle": 30.0, "stream": 100.0}},
     {"metering": {"enabled": False}},
+    {"metering": {"include_usage": "inject"}},
+    {"metering": {"include_usage": "inject", "enabled": False}, "forward_client_ip": True},
+    {"allowed_origins": ["https://app.test"], "forward_client_ip": True},
+    {"allowed_origins": ["*"], "metering": {"include_usage": "inject"}, "heartbeat": 15.0},
 )
 GRANTS = {
     "free": Grant("project-1", token_id="token-1", project_active=True),
@@ -330,6 +353,40 @@ class Ways(WaysCase):
         steps = [(BODIES[0], FIELDS[1], True, kind, "one read") for kind in kinds]
         self.assertEqual(self.play(False, "free", steps), self.play(True, "free", steps))
         self.assertEqual(self.short, 6)
+
+    def test_usage_that_is_asked_for(self) -> None:
+        """In the client's place, whose stream tells nothing of it; and of whom is not asked, the usage passes."""
+        self.api = {"metering": {"include_usage": "inject"}}
+        for number, grant, answer in product((1, 9, 10), ("free", "roomy", "models"), ANSWERS):
+            if "stream" in answer or answer in ("usage in pieces", "whole", "events one by one"):
+                self.assert_one(grant, [(BODIES[number], FIELDS[4], True, answer, "one read")] * 4)
+        for body, answer in product((1, 9, 10), ("stream", "stream at once", "usage in pieces", "events one by one")):
+            self.play(True, "roomy", [(BODIES[body], FIELDS[4], True, answer, "one read")] * 5)
+            self.assertEqual(self.short, 3, (body, answer))
+            self.assertEqual({record.basis for record in self.events.records}, {"exact"})
+
+    def test_pages_and_clients_by_name(self) -> None:
+        """Pages are told that they may read what they get, and providers who asks, where that is wanted."""
+        self.api = {"allowed_origins": ["https://app.test"], "forward_client_ip": True}
+        for fields, answer in product((0, 4, 8, 12), ("whole", "to pages", "stream at once, to pages", "stream")):
+            step = (BODIES[1 if "stream" in answer else 0], FIELDS[fields], True, answer, "one read")
+            self.assert_one("roomy", [step] * 5)
+            self.play(True, "roomy", [step] * 5)
+            self.assertEqual(self.short, 3, (fields, answer))
+        for fields in (5, 13):
+            step = (BODIES[0], FIELDS[fields], True, "to keep", "one read")
+            self.assert_one("free", [step] * 6)
+            self.play(True, "free", [step] * 6)
+            self.assertEqual((self.short, len(self.provider.peers)), (3, 1))
+
+    def test_bodies_that_are_too_long_for_the_cache(self) -> None:
+        """What the cache would have for shorter ones, it has all the same."""
+        long = b'{"model":"gpt-4o","messages":["%b"]}' % (b"x" * MAX_BUFFERED_BODY_BYTES)
+        steps = [(body, FIELDS[5], False, "to keep", "many reads") for body in (long, long, long)]
+        steps += [(BODIES[0], FIELDS[5], False, "to keep", "one read")] * 5
+        self.assert_one("free", steps)
+        self.play(True, "free", steps)
+        self.assertEqual([record.cache for record in self.events.records][-4:], ["hit"] * 4)
 
     def test_most_need_no_objects(self) -> None:
         """Of whole bodies and whole responses, whatever limits and policies there are."""

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from llmproxy.metering.estimating import estimate_prompt
-from tests.support.proxy_case import STREAM, ProxyTestCase, chunk, request
+from tests.support.proxy_case import KEY, STREAM, ProxyTestCase, chunk, request
 from tests.support.reading import read
 from tests.support.responses import parse_response
 from tests.unit.metering.samples import CHAT_USAGE, events
@@ -186,6 +186,17 @@ class Injecting(ProxyTestCase):
         whole = answer(body).replace(b"application/json", b"text/event-stream")
         got = self.exchange(body=STREAMED, answer=whole)
         self.assertEqual((got.body, got.complete), (events(told(), done=True), True))
+
+    def test_a_key_in_a_coding(self) -> None:
+        """A provider that codes its response all the same, and echoes its key, is cut where that comes."""
+        coded = gzip.compress(b'{"error":"not %b"}' % KEY.encode(), mtime=0)
+        client = self.ask(body=STREAMED)
+        self.provider.last.send(STREAM[:-2] + b"Content-Encoding: gzip\r\n\r\n")
+        for at in range(0, len(coded), 7):
+            if not self.provider.last.end:
+                self.provider.last.send(chunk(coded[at : at + 7]))
+        self.assertEqual((client.end, self.record().outcome), ("closed", "truncated"))
+        self.assertFalse(parse_response(client.take()).complete)
 
     def test_a_client_that_asked(self) -> None:
         """It gets what it asked for, and its request passes as it is."""

@@ -12,6 +12,7 @@ from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.plain_members import read_plain
 from llmproxy.http.request_reader import RequestContent, read_uncoded
 from llmproxy.limits.limiter import LimitReservation
+from llmproxy.metering import injection
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.arriving import ArrivingBodies, ArrivingRequest
 from llmproxy.proxy.fast_path.direct_calls import DirectCalls
@@ -172,11 +173,13 @@ class DirectPath:
             return False  # the pipeline says so in its own way
         request = DirectRequest()
         request.owner, request.channel, request.known, request.filled = self, channel, known, filled
-        request.read, request.whole, request.model = content, body, model
+        request.read, request.received, request.whole, request.model = content, body, body, model
         request.expects_stream = stream or prepared.streams
         request.started_at, request.arrived_at, request.buffers = started_at, arrived_at, buffers
-        channel.begin_direct(request)
         size = len(body)
+        if prepared.is_injected and content is not None and (asking := injection.request_usage(body, content)):
+            request.whole, size = asking, size + len(asking)
+        channel.begin_direct(request)
         if size > SMALL_BYTES and buffers is not None:
             request.held = size
             buffers.hold(size)

@@ -105,7 +105,7 @@ class DirectCalls:
         if not is_good or self._accounting.shutting_down or not (sole is None or sole.pool.sends_at_once()):
             self._undecided(request)
             return False
-        asked = _new(RequestSize, (known.method, request.model, content, len(request.whole)))
+        asked = _new(RequestSize, (known.method, request.model, content, len(request.received)))
         try:
             reserved = self._reserve(limits, flow.route, asked)
         except errors.ProxyError as e:
@@ -184,8 +184,8 @@ class DirectCalls:
                 return False
         # What it is
         begin, open_line, fresh_id = accounting.begin, accounting.open_alike, identity.fresh_id  # no methods
-        body, model, channel = request.whole, request.model, request.channel
-        size = len(body)
+        body, received, model, channel = request.whole, request.received, request.model, request.channel
+        size = len(received)
         request.authorized_at, request.sent_at = since or now, now
         request.attempt, request.slot, request.hop = attempt, slots, hop
         expects_stream = request.expects_stream
@@ -201,12 +201,15 @@ class DirectCalls:
             alike, request.started_at, called, size, estimated, uses, facts.attribution, own_id is None
         )
         # Its bytes
-        request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
         outgoing = hop.outgoing
+        if body is not received:
+            assert hop.uncoded is not None
+            outgoing, size = hop.uncoded, len(body)
+        request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)
         if outgoing.start:
             request.head = b"%b%d\r\n\r\n" % (outgoing.start, size)
         else:
-            request.head = outgoing.render(() if filled is None else filled.holes, size)
+            request.head = outgoing.render(() if filled is None else filled.holes, size, request.client)
         if sending.group.causes:
             sending.group.budget.deposit(now)
         slots.taken += 1  # not sooner: nobody would give it back where something fails before

@@ -113,7 +113,8 @@ class DirectHits:
         if hit is None:
             return False
         assert prepared is not None
-        template = hit_template(hit, debug_headers=self._debug_headers, persistent=channel.persistent)
+        own_lines = b"".join([line + b"\r\n" for line in prepared.cors_lines])
+        template = hit_template(hit, own_lines, debug_headers=self._debug_headers, persistent=channel.persistent)
         if known.may_repeat and hit.reason == "fresh" and channel.persistent:
             self._remember(read, request, hit, template)
         kind = self._kind(channel, known, filled, model, stream=hit.entry.stream)

@@ -92,7 +92,7 @@ def record_of(request: DirectRequest, kinds: RecordKinds) -> BriefRecord:
     whole = ROUNDING
     figures = RecordFigures(  # times to the microsecond
         ((now - arrived) * 1e6 + whole - whole) / 1e6,
-        len(request.whole),
+        len(request.received),
         request.response_bytes,
         0.0 if authorized == arrived else ((authorized - arrived) * 1e6 + whole - whole) / 1e6,
         0.0 if authorized == sent else ((sent - authorized) * 1e6 + whole - whole) / 1e6,

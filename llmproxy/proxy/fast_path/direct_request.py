@@ -37,6 +37,8 @@ class DirectRequest(OwnedRequest):
 
     @ivar held: Bytes of its body that are counted as held.
     @ivar hop: Where it was sent.
+    @ivar received: Its body, as it came; C{whole}: as it is sent, which is the same but where its usage is asked for in
+        its client's place.
     @ivar read: What its body says, where all of that has been read.
     @ivar waits: Whether it has not been sent; C{waits_since}: when it began to wait for limits that are counted
         elsewhere, or was refused by any; C{pending}: what it waits for.
@@ -71,6 +73,7 @@ class DirectRequest(OwnedRequest):
         "outcome",
         "pending",
         "read",
+        "received",
         "reply",
         "request_id",
         "reservation",
@@ -119,6 +122,7 @@ class DirectRequest(OwnedRequest):
     owner: DirectRequestOwner
     pending: PendingReservation[LimitReservation] | None
     read: RequestContent | None
+    received: bytes
     reply: bytes
     request_id: str
     reservation: LimitReservation | None
@@ -154,7 +158,7 @@ class DirectRequest(OwnedRequest):
         if content is None:
             prepared = self.known.prepared
             assert prepared is not None
-            content = self.read = read_at_once(self.whole, self.lines, prepared.wanted)
+            content = self.read = read_at_once(self.received, self.lines, prepared.wanted)
         return content
 
     # What its limits say

@@ -13,6 +13,7 @@ from llmproxy.http.content_measure import measure_short_text
 from llmproxy.http.masking import content_coding
 from llmproxy.http.request_reader import measure_usual_body
 from llmproxy.limits.headers import names_begin_with
+from llmproxy.metering import injection
 from llmproxy.metering.body_readers import MAX_BODY_BYTES, EventStreamReader
 from llmproxy.metering.deferred import may_be_in_background
 from llmproxy.metering.estimating import PromptEstimate, estimate_text
@@ -73,6 +74,9 @@ class DirectResponses:
             text = decoded
         if prepared.may_be_deferred and may_be_in_background(text):
             return False
+        is_cut = request.whole is not request.received and known.flow.dialect is not None
+        if is_cut:
+            body = injection.without_usage(body)
         request.response, request.response_text, request.response_type = response, text, kind
         request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream
         request.response_bytes = len(body)
@@ -84,15 +88,18 @@ class DirectResponses:
             if self._pipeline.cache.reads.any:
                 self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
         if request.reservation is None or not request.reservation.header_lines:
-            out = fields.incoming_of_shape(values, shape.names)
+            out = fields.incoming_of_shape(values, shape.names, own_cors=prepared.own_cors)
+            out += prepared.cors_lines
         else:
-            out = fields.incoming_of_shape(values, shape.names, without=names_begin_with(route.api.provider))
+            without = names_begin_with(route.api.provider)
+            out = fields.incoming_of_shape(values, shape.names, own_cors=prepared.own_cors, without=without)
+            out += prepared.cors_lines
             out.append(request.reservation.header_lines)
         arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
         out.append(
             self._direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=request.stream)
         )
-        if shape.length >= 0:
+        if shape.length >= 0 or is_cut:
             out.append(b"Content-Length: %d" % len(body))
         else:
             out.append(b"Transfer-Encoding: chunked")
@@ -168,7 +175,7 @@ def measured_usage(request: DirectRequest, meter: Meter) -> Usage:
 def _prompt(request: DirectRequest) -> PromptEstimate:
     flow, prepared = request.known.flow, request.known.prepared
     assert prepared is not None
-    body = request.whole
+    body = request.received
     if prepared.is_measured:
         return prompt_estimate(request.content, None, request.lines, len(body), flow.dialect, request.model)
     text = measure_short_text(body)

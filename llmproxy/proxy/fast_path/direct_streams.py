@@ -13,8 +13,9 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy.http import body_hints, fields
-from llmproxy.http.masking import content_coding, events_mask
+from llmproxy.http.masking import FilterChain, KeyFilter, content_coding, events_mask
 from llmproxy.limits.headers import replace_rate_limits
+from llmproxy.metering.injection import UsageEventFilter
 from llmproxy.metering.meter import NO_USAGE, Meter
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.direct_records import DirectRecords
@@ -138,7 +139,8 @@ class DirectStreams:
 
     def begin(self, request: DirectRequest, response: Response) -> bool:
         """Relay a response, of which nothing was taken yet; C{False} for what is not a usual stream."""
-        key, flow, lines = request.hop.key.value, request.known.flow, response.lines
+        key, flow, lines, prepared = request.hop.key.value, request.known.flow, response.lines, request.known.prepared
+        assert prepared is not None
         if response.code != 200 or response.length != UNKNOWN_LENGTH or response.whole is not None:
             return False
         names = lines.names
@@ -158,29 +160,29 @@ class DirectStreams:
             self._pipeline.cache.invalidate(
                 flow.route, flow.session.grant, request.known.method, request.known.fields, response
             )
-        stream = DirectStream(request, self)
+        stream, body_filter = DirectStream(request, self), _events_filter(request, key)
         if flow.dialect is not None:
             stream.meter = Meter(flow.dialect, lines, self._accounting.buffers, events=True)
             stream.tap = GatheringTap(stream.meter.feed)
             response.watch(stream.tap.feed)
-        sender, out = self._pipeline.sender, fields.incoming(lines)
+        sender, out = self._pipeline.sender, fields.incoming(lines, own_cors=prepared.own_cors)
+        out += prepared.cors_lines
         if request.reservation is not None:
             out = replace_rate_limits(out, request.reservation.header_lines, flow.route.api.provider)
         arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
         out.append(sender.direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=True))
-        mask = events_mask(key)
         stream.relay = sender.relay_to(
             stream,
             flow.route,
             request.arrived_at,
             stream=True,
             comments=True,
-            body_filter=mask,
+            body_filter=body_filter,
             on_end=stream.ended,
         )
         request.channel.hand_over(stream)
         stream.relay.carry(response, out)
-        sender.pass_chunks(stream.relay, request.channel.write_soon, response, mask, stream.tap)
+        sender.pass_chunks(stream.relay, request.channel.write_soon, response, body_filter, stream.tap)
         return True
 
     def complete(self, stream: DirectStream, outcome: str) -> None:
@@ -200,6 +202,15 @@ class DirectStreams:
                 del stream.relay  # which knows it, too: nothing is to be left to the collector
         except Exception:  # neither its provider's connection nor its client's would know what to do with it
             _log.failure("A stream could not be accounted for.")
+
+
+def _events_filter(request: DirectRequest, key: bytes) -> KeyFilter | None:
+    """What the events of a stream must pass: as the pipeline has it."""
+    mask = events_mask(key)
+    if request.whole is request.received or request.known.flow.dialect is None:
+        return mask
+    swallowing = UsageEventFilter()
+    return swallowing if mask is None else FilterChain(mask, swallowing)
 
 
 def _measure(meter: Meter | None, tap: GatheringTap | None, request: DirectRequest) -> bool:

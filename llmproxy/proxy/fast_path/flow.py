@@ -115,7 +115,7 @@ class KnownHead:
     """A head that has been parsed, and the flow of those that differ only in their holes.
 
     @ivar key: What it is found by: all of it but what stands in its holes.
-    @ivar size: Bytes that it takes, roughly: it is there several times, and once for each hop.
+    @ivar size: Bytes that it takes, roughly: it is there several times, and once or twice for each hop.
     @ivar fields: Its field lines, as they were when it was parsed.
     @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
@@ -144,8 +144,9 @@ class KnownHead:
 
     def __init__(self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow) -> None:
         self.key = key
-        hops = len(flow.way.hops) if isinstance(flow.way, Sending) else 1
-        self.size = FLOW_BYTES + (COPIES_OF_HEAD + hops) * len(key)
+        hops = flow.way.hops if isinstance(flow.way, Sending) else ()
+        outgoing = len(hops) + sum(hop.uncoded is not None for hop in hops)
+        self.size = FLOW_BYTES + (COPIES_OF_HEAD + max(outgoing, 1)) * len(key)
         self.shape = shape
         self.flow = flow
         self.fields = fields

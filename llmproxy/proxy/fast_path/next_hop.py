@@ -20,7 +20,8 @@ class NextHop:
     """One upstream with one key.
 
     @ivar state: What is known of the key there.
-    @ivar outgoing: A request's head, as it is sent there.
+    @ivar outgoing: A request's head, as it is sent there; C{uncoded}: likewise, of one whose usage is asked for in its
+        client's place, where that may be.
     @ivar attempt: That with which requests begin, as long as both breakers are as they were then; C{None}: none has
         begun yet.
     """
@@ -29,6 +30,7 @@ class NextHop:
     key: ProviderKey
     state: KeyState
     outgoing: OutgoingHead
+    uncoded: OutgoingHead | None
     pool: Pool
     attempt: Attempt | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf
 
-from llmproxy.http import body_hints
+from llmproxy.http import body_hints, cors
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
@@ -27,7 +27,7 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         if sending is None:
             return None
     needs = pipeline.bodies.needs(session.grant, route, flow.operation, flow.limits)
-    timeouts, told_by = route.api.timeouts, _told_by(known, accounting)
+    timeouts, origins, told_by = route.api.timeouts, route.api.allowed_origins, _told_by(known, accounting)
     return PreparedFlow(
         model=route.model,
         grant=grant,
@@ -38,9 +38,10 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         is_coded=b"content-encoding" in known.fields.names,
         is_policed=needs.policed,
         is_measured=needs.measured,
-        is_read_whole=needs.policed or needs.measured or flow.limits is not None,
+        is_read_whole=needs.policed or needs.measured or needs.injected or flow.limits is not None,
         wanted=needs.wanted.__getitem__,
         plain=needs.wanted.plain,
+        is_injected=needs.injected,
         may_be_deferred=flow.operation.deferred_in_background,
         estimates_input=dialect is not None and dialect.takes,
         streams=route.stream or body_hints.expects_stream(route.query, known.fields),
@@ -51,6 +52,8 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         told_by=told_by,
         facts=None if told_by else _facts(known.fields, known, accounting),
         has_own_id=b"x-request-id" in known.fields.names,
+        own_cors=bool(origins),
+        cors_lines=cors.response_lines(known.fields, origins) if origins else (),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from llmproxy.base.memo import BoundedMemo
@@ -71,6 +71,7 @@ class PreparedFlow:
     @ivar is_coded: Whether its body may have a content coding.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{is_read_whole}: read for more than its
         model, and whether it asks for a stream; C{wanted}: for which members, which C{plain} reads of usual ones.
+    @ivar is_injected: Whether its usage may have to be asked for in its client's place.
     @ivar may_be_deferred: Whether a body that asks for C{background} has a response that announces a result.
     @ivar estimates_input: Whether it is text that counts as input.
     @ivar streams: Whether its head asks for a stream.
@@ -79,6 +80,7 @@ class PreparedFlow:
     @ivar facts: What is recorded of its head; C{None} where lines with holes tell some of it: those in
         C{told_by}, by their numbers. C{facts_told}: what is recorded, by these lines.
     @ivar has_own_id: Whether its client says what its requests are called.
+    @ivar own_cors: Whether its responses tell which pages may read them by C{cors_lines}, not as their provider does.
     @ivar record_kinds: The kinds of their records, by what these do not all have in common.
     """
 
@@ -94,6 +96,7 @@ class PreparedFlow:
     is_read_whole: bool
     wanted: Callable[[str], bool]
     plain: PlainMembers
+    is_injected: bool
     may_be_deferred: bool
     estimates_input: bool
     streams: bool
@@ -104,6 +107,8 @@ class PreparedFlow:
     told_by: tuple[int, ...]
     facts: RequestFacts | None
     has_own_id: bool
+    own_cors: bool
+    cors_lines: Sequence[bytes]
     facts_told: dict[tuple[bytes, ...], RequestFacts] = field(default_factory=dict)
     record_kinds: BoundedMemo[tuple[object, ...], RecordKind] = field(
         default_factory=lambda: BoundedMemo(MAX_RECORD_KINDS)

@@ -36,7 +36,7 @@ from llmproxy.wire.server.request_body import RequestBody
 
 MAX_HOPS = 16  # that the requests of a flow may have to choose from
 # Fields of a request by which something is decided that a flow does not hold.
-_UNUSUAL = frozenset(b"expect origin range content-encoding transfer-encoding upgrade".split())
+_UNUSUAL = frozenset(b"expect range content-encoding transfer-encoding upgrade".split())
 
 
 @implementer(IInstrumented)
@@ -104,6 +104,8 @@ class FastPath:
         if has_flow or not _is_usual(context) or not self._is_current(context):
             return
         assert context.grant is not None and context.route is not None
+        if context.lookup is None and self._pipeline.may_be_cached(context):
+            return  # its body was none for the cache, but that of the next one may be
         if self._pipeline.policy.varies_with(self._varying, context.grant, context.route):
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
@@ -154,13 +156,18 @@ class FastPath:
         route, grant = context.route, context.grant
         assert route is not None and grant is not None
         target = upstream.target(route.path, route.query)
-        sent = [b"%b %b HTTP/1.1" % (context.request.method, target), *outgoing_lines(context, upstream, key)]
-        filled = holes_in(sent, lines, holes)
-        if filled is None:
-            return None
+        request_line = b"%b %b HTTP/1.1" % (context.request.method, target)
+        injected = self._pipeline.bodies.needs(grant, route, context.operation, context.limits).injected
+        heads = []
+        for is_uncoded in (False, True) if injected else (False,):
+            sent = [request_line, *outgoing_lines(context, upstream, key, is_uncoded=is_uncoded)]
+            filled = holes_in(sent, lines, holes)
+            if filled is None:
+                return None
+            heads.append(OutgoingHead(sent, filled, names_client=route.api.forward_client_ip))
         state = self._upstreams.keys.of(route.api_name, upstream.base_url, grant.project_id, key.value)
         pool = self._agents[route.api_name][upstream.number].pool(upstream.origin)
-        return NextHop(upstream, key, state, OutgoingHead(sent, filled), pool)
+        return NextHop(upstream, key, state, heads[0], heads[1] if injected else None, pool)
 
     # Serving
 
@@ -232,14 +239,14 @@ class FastPath:
         self._end(context, request, errors.ClientGone())
 
     def _waiting(self, request: DirectRequest, request_id: str, client: str) -> RequestContext:
-        body = request.whole
+        body = request.received
         upload = RequestBody.of(body, request.channel.limits.messages.body, self._accounting.buffers)
         head = request.known.parsed(request.filled, len(body))
         return self._new_context(request, head, upload, request_id, client, stalled=request.stalled)
 
     def _end(self, context: RequestContext, request: DirectRequest, error: BaseException) -> None:
         """End one that was not sent."""
-        body, since = request.whole, request.waits_since or self._clock.seconds()
+        body, since = request.received, request.waits_since or self._clock.seconds()
         request.known.flow.decide(context)
         self._pipeline.bodies.observe_read(context, body, request.content)
         context.body, context.charge, context.authorized_at = BytesBody(body), Charge(), since
@@ -256,8 +263,8 @@ class FastPath:
         known, channel = direct.known, direct.channel
         self._accounting.write_openings()  # it may be sent by others from now on
         direct.release()
-        head = known.parsed(direct.filled, len(direct.whole))
-        upload = RequestBody.of(direct.whole, channel.limits.messages.body, direct.buffers)
+        head = known.parsed(direct.filled, len(direct.received))
+        upload = RequestBody.of(direct.received, channel.limits.messages.body, direct.buffers)
         context = self._new_context(direct, head, upload, direct.request_id, direct.client, stalled=direct.stalled)
         request = context.request
         request.booked_first = direct.reservation is not None
@@ -266,8 +273,9 @@ class FastPath:
         known.flow.decide(context)
         context.provider_key = direct.hop.key
         direct.hop.leave()
-        self._pipeline.bodies.observe_read(context, direct.whole, direct.content)
+        self._pipeline.bodies.observe_read(context, direct.received, direct.content)
         context.body, context.charge = BytesBody(direct.whole), Charge()
+        context.usage_injected = direct.whole is not direct.received
         charge = context.charge
         charge.reservation, charge.slot, charge.ledger_id = direct.reservation, direct.slot, direct.ledger_id
         context.authorized_at, context.upstream_started = direct.authorized_at, direct.sent_at
@@ -311,13 +319,10 @@ def _is_usual(context: RequestContext) -> bool:
         return False  # a head whose responses are never there would be looked up twice
     decided_anew = (
         context.background
-        or context.usage_injected
         or (context.operation.deferred is not None and not context.operation.deferred_in_background)
         or context.result_id
         or not session.key
         or grant.project_active is not True
-        or route.api.forward_client_ip
-        or route.api.metering.include_usage == "inject"
         or request.minor != 1
         or request.method != b"POST"
     )

@@ -118,7 +118,7 @@ class DirectCallsTests(SynchronousTestCase):
         outgoing: Any = SimpleNamespace(start=b"POST / HTTP/1.1\r\nContent-Length: ")
         self.upstream: Any = SimpleNamespace(in_flight=0)
         state, key = KeyState("p", "masked", b"its"), ProviderKey(b"key", b"Authorization: Bearer key")
-        hop = NextHop(self.upstream, key, state, outgoing, pool, attempt)
+        hop = NextHop(self.upstream, key, state, outgoing, None, pool, attempt)
         sending = SimpleNamespace(
             hops=(hop,),
             sole=hop,
@@ -143,7 +143,8 @@ class DirectCallsTests(SynchronousTestCase):
         owner: Any = self.calls
         request = DirectRequest()
         request.owner, request.channel, request.known, request.filled = owner, channel, known, None
-        request.read, request.whole, request.model, request.expects_stream = NO_CONTENT, BODY, name, False
+        request.read, request.model, request.expects_stream = NO_CONTENT, name, False
+        request.received = request.whole = BODY
         request.started_at, request.arrived_at, request.buffers = 7.0, 0.0, self.buffers
         request.held = len(BODY)
         self.buffers.hold(len(BODY))

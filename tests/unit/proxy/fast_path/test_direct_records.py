@@ -55,7 +55,7 @@ class DirectRecordsTests(SynchronousTestCase):
         )
         request.model, request.stream, request.cache, request.client = "m", False, "bypass", "127.0.0.1"
         request.facts = RequestFacts("", 0, "")
-        request.request_id, request.whole, request.response_bytes = name, b"{}", 2
+        request.request_id, request.received, request.response_bytes = name, b"{}", 2
         request.started_at = 1e9
         request.arrived_at, request.authorized_at, request.sent_at, request.first_byte_at = 1.0, 1.0, 1.0, 2.0
         request.ended_at, request.measure, request.ledger_id = 3.5, self.measure, f"line-{name}"

@@ -18,20 +18,22 @@ FLOW: Any = SimpleNamespace(way=None)
 
 
 class Outgoing(TestCase):
-    @given(st.lists(st.integers(1, 6), unique=True), st.integers(0, 10**6))
-    def test_rendered(self, holes: list[int], length: int) -> None:
+    @given(st.lists(st.integers(1, 6), unique=True), st.integers(0, 10**6), st.booleans())
+    def test_rendered(self, holes: list[int], length: int, names_client: bool) -> None:
         """As its lines, one by one, with the client's in their places."""
         client = [LINES[0], *LINES[1:], b"X: of the client alone"]
         filled = holes_in(LINES, client, tuple((index, b"Field-%d" % (index - 1)) for index in [*holes, 7]))
         assert filled is not None
-        head = OutgoingHead(LINES, filled)
+        head = OutgoingHead(LINES, filled, names_client=names_client)
         said = [b"said-%d" % index for index in holes]
-        expected = [*LINES, b"Content-Length: %d" % length, b"", b""]
+        told = [b"X-Forwarded-For: 2001:db8::1"] if names_client else []
+        expected = [*LINES, *told, b"Content-Length: %d" % length, b"", b""]
         for index, line in zip(holes, said, strict=True):
             expected[index] = line
         whole = b"\r\n".join(expected)
-        self.assertEqual(head.render([*said, b"X: other"], length), whole)
-        self.assertEqual(head.start, b"" if holes else whole[: -len(b"%d\r\n\r\n" % length)])
+        for _ in range(2):
+            self.assertEqual(head.render([*said, b"X: other"], length, "2001:db8::1"), whole)
+        self.assertEqual(head.start, b"" if holes or names_client else whole[: -len(b"%d\r\n\r\n" % length)])
 
 
 class Tables(TestCase):
