@@ -39,6 +39,7 @@ _CHARGED = [KIND_FIELDS.index(name) for name in ("project_id", "token_id", "api"
 _KIND_ID, _AT, _INPUT, _OUTPUT, _COST = map(
     LINE_COLUMNS.index, ("kind_id", "at", "input_tokens", "output_tokens", "cost_usd")
 )
+_tokens, _cost = [itemgetter(column) for column in range(_INPUT, _COST)], itemgetter(_COST)
 _WIDTHS = {column.name: column.type.length or 0 for column in ledger.c if isinstance(column.type, String)}
 REQUEST_ID_CHARS, ATTRIBUTION_CHARS = _WIDTHS["request_id"], _WIDTHS["attribution"]
 _RUN_CHARS = _WIDTHS["id"]
@@ -101,15 +102,14 @@ class KindOfDay(NamedTuple):
 
     def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Count these in the sum: L{LINE_COLUMNS} of each."""
-        total, count, columns = self.total, len(rows), list(zip(*rows, strict=True))
-        costs = columns[_COST]
-        priced = [cost for cost in costs if cost is not None]
+        total, count = self.total, len(rows)
+        priced = [cost for cost in map(_cost, rows) if cost is not None]
         total[0] += count
         total[1] += self.failed * count
         total[2] += self.estimated * count
         total[3] += self.unpriced * (count - len(priced))
-        for place, column in enumerate(columns[_INPUT:_COST], 4):
-            total[place] += sum(column)
+        for place, tokens in enumerate(_tokens, 4):
+            total[place] += sum(map(tokens, rows))
         total[9] = sum(priced, total[9])
 
 

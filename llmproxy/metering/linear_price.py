@@ -43,7 +43,7 @@ class LinearPrice(NamedTuple):
         # fmt: off
         (
             own, cache_read, cache_write, of_output, read_apart, write_apart, has_output, reasoning_within, max_input,
-            *_,
+            _, _, _,
         ) = self
         # fmt: on
         fresh = count - read * read_apart - written * write_apart
@@ -67,9 +67,11 @@ class OwnLinearPrice(NamedTuple):
 
     def cost(self, count: int, read: int, written: int, output: int, reasoning: int) -> float:
         """What L{OwnPrice.cost} says of these, whatever share of the output was C{reasoning}."""
-        fresh = max(count - read - written, 0)
-        tokens = fresh * self.input + read * self.cached + written * self.cache_write + output * self.output
-        return tokens / 1e6 + self.per_request
+        own, cached, cache_write, of_output, per_request, _, _, _ = self  # faster than their names
+        fresh = count - read - written
+        if fresh < 0:
+            fresh = 0
+        return (fresh * own + read * cached + written * cache_write + output * of_output) / 1e6 + per_request
 
 
 def own_linear_price(own: OwnPrice) -> OwnLinearPrice:
