@@ -19,7 +19,9 @@ from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.pipeline import Pipeline
 
-TURN_SECONDS = 0.002  # that requests may begin in, in one turn of the reactor
+# That requests may begin in, in one turn of the reactor: less than it takes to read those that came in the turn, so that
+# whoever stands behind a crowd is seen before all of that has begun.
+TURN_SECONDS = 0.0005
 
 Serving = Callable[[RequestContext], Coroutine[Any, Any, None]]
 Client = tuple[str, bytes]  # address and credential
