@@ -19,8 +19,8 @@ from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.pipeline import Pipeline
 
-# That requests may begin in, in one turn of the reactor: less than it takes to read those that came in the turn, so that
-# whoever stands behind a crowd is seen before all of that has begun.
+# That requests may begin in, in one turn of the reactor: less than it takes to read those that came in it, so that who
+# stands behind a crowd is seen before all of that has begun.
 TURN_SECONDS = 0.0005
 
 Serving = Callable[[RequestContext], Coroutine[Any, Any, None]]
