@@ -5,16 +5,36 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import unittest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
+from tests.support.threaded_server import ThreadedServer, received
+
 RUN = Path(__file__).parents[2] / "bench" / "run.py"
-WHERE = RUN.with_name("where.py")
+WHERE, LOAD = RUN.with_name("where.py"), RUN.with_name("load.c")
 MISSING = [tool for tool in ("gcc", "taskset") if shutil.which(tool) is None]
+
+
+class Names(ThreadedServer):
+    """Answers requests without a body, and keeps what they ask for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[bytes] = set()
+
+    def serve(self, connection: socket.socket) -> None:
+        data = b""
+        while piece := received(connection):
+            *heads, data = (data + piece).split(b"\r\n\r\n")
+            for head in heads:
+                self.names.add(head.split(b" ")[1])
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
 
 
 @unittest.skipIf(MISSING, f"not on this machine: {', '.join(MISSING)}")
@@ -27,6 +47,25 @@ class BenchTests(unittest.TestCase):
         self.assertEqual(done.returncode, 2)
         self.assertIn("j33: there is no such scenario", done.stderr)
         self.assertEqual(done.stdout, "")
+
+    @pytest.mark.long("3 s: the load is compiled")
+    def test_requests_of_a_file(self) -> None:
+        """Each is sent in its turn, and a file that has more than there is room for is refused."""
+        with TemporaryDirectory() as home, Names() as server:
+            load, file = Path(home) / "load", Path(home) / "requests"
+            subprocess.run(["gcc", "-o", load, LOAD, "-lm"], check=True, timeout=60)
+
+            def sent(count: int) -> int:
+                requests = [
+                    b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n" % each for each in range(count)
+                ]
+                file.write_bytes(b"".join(b"%d\n%b" % (len(each), each) for each in requests))
+                command = [load, "-p", str(server.port), "-c", "1", "-d", "0.5", "-w", "0", "-F", file]
+                return subprocess.run(command, capture_output=True, timeout=60).returncode
+
+            self.assertEqual(sent(200), 0)
+            self.assertLessEqual({b"/%d" % each for each in range(200)}, server.names)
+            self.assertEqual(sent(32769), 2)
 
     @pytest.mark.long("6 s: the daemon under a profiler, and under load")
     def test_where_the_time_goes(self) -> None:
