@@ -12,7 +12,7 @@ MAX_TEMPLATES = 512
 MAX_TEMPLATE_HEAD_BYTES = 4096  # of a stored head; the template of a longer one is not kept
 
 
-def hit_template(hit: LocalHit, own_lines: bytes = b"", *, debug_headers: bool, persistent: bool) -> bytes:
+def hit_template(hit: LocalHit, own_lines: bytes, *, debug_headers: bool, persistent: bool) -> bytes:
     """All of a response with status 200, with places for its body and for what its head says each time.
 
     They are for its age, the request's id and the body; with debug headers, for its age, the request's id, its time to

@@ -64,13 +64,13 @@ class BodyNeeds(NamedTuple):
     """What must be known of a body before it is sent.
 
     @ivar policed: Whether a policy checks it; C{measured}: whether it counts how long its text is.
-    @ivar injected: Whether its usage may have to be asked for in its client's place.
+    @ivar injects: Whether its usage may have to be asked for in its client's place.
     @ivar wanted: Which members somebody wants to know.
     """
 
     policed: bool
     measured: bool
-    injected: bool
+    injects: bool
     wanted: WantedMembers
 
 
@@ -136,8 +136,8 @@ class RequestBodies:
         """What must be known of bodies before they are sent."""
         policed = self._policy.needs_body(grant, route, operation)
         measured = limits is not None and limits.counts_tokens and not operation.free
-        injected = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
-        return BodyNeeds(policed, measured, injected, self._wanted_members(grant, route))
+        injects = route.api.metering.include_usage == "inject" and route.path.endswith(b"/chat/completions")
+        return BodyNeeds(policed, measured, injects, self._wanted_members(grant, route))
 
     def _wanted_members(self, grant: Grant, route: Route) -> WantedMembers:
         """Which members somebody wants to know: those that all requests are asked for, and those that policies name."""

@@ -436,6 +436,39 @@ def test_nobody_notices_what_an_api_changes(tmp_path: Path, api: str) -> None:
         assert short.direct() > len(ids) / 2
 
 
+def test_nobody_notices_after_a_reload(tmp_path: Path) -> None:
+    """On a connection that is kept, the first request after it is what the settings make of it."""
+    changes = (
+        ("include_usage: inject", "include_usage: leave"),
+        ("include_usage: leave", "include_usage: inject"),
+        ("forward_client_ip: true", "forward_client_ip: false"),
+        ("https://app.test", "https://elsewhere.test"),
+        ("https://elsewhere.test", "https://app.test"),
+    )
+    number, seen = count(), []
+    with both_ways(tmp_path) as (short, long):
+        lanes = [Lane(short), Lane(long)]
+        for old, new in (("", ""), *changes):
+            for lane in lanes:
+                file = lane.way.home / "llmproxy.yaml"
+                file.write_text(file.read_text().replace(old, new) if old else file.read_text())
+                lane.way.manage("POST", "/manage/reload")
+            for api, _ in product(("asking", "pages"), range(4)):
+                name, noticed = f"way-reload-{next(number):04}", []
+                for lane in lanes:
+                    short.provider.requests.clear()
+                    lane.send("a stream", PAGE, "stream", "one read", api, name)
+                    noticed.append((lane.receive("stream", "one read", api), list(short.provider.requests)))
+                assert noticed[0] == noticed[1], (old, new, api)
+                seen.append(noticed[0])
+        for lane in lanes:
+            lane.hang_up()
+        assert short.direct() > len(changes)
+    assert len({b"include_usage" in b"".join(sent) for _, sent in seen}) == 2
+    assert len({b"X-Forwarded-For" in b"".join(sent) for _, sent in seen}) == 2
+    assert {response[9:12] for (response, _), _ in seen} == {b"200", b"403"}
+
+
 def check_records(short: Way, long: Way, ids: set[str]) -> None:
     """What is recorded of these requests, and of all so far, is the same; some went the short way."""
     for what in (Way.events, Way.access_lines, Way.ledger):

@@ -780,9 +780,15 @@ class LimitsElsewhere(WaysCase):
         super().tearDown()
 
     @examples(60)
-    @given(st.sampled_from(sorted(GRANTS)), st.lists(STEP, min_size=1, max_size=6), st.sampled_from(BODIES[:2]))
-    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes) -> None:
+    @given(
+        st.sampled_from(sorted(GRANTS)),
+        st.lists(STEP, min_size=1, max_size=6),
+        st.sampled_from(BODIES[:2]),
+        st.sampled_from(APIS),
+    )
+    def test_both_ways_are_one(self, grant: str, steps: list[Any], body: bytes, api: dict[str, Any]) -> None:
         """Whatever clients send and providers answer."""
+        self.api = api
         usual = [(body, lines, False, "whole", "one read") for lines in FIELDS[:3] for _ in range(2)]
         early = [(*step[:4], "leaves early") for step in steps[:1]]
         played = usual + early + steps

@@ -177,8 +177,8 @@ class DirectPath:
         request.expects_stream = stream or prepared.streams
         request.started_at, request.arrived_at, request.buffers = started_at, arrived_at, buffers
         size = len(body)
-        if prepared.is_injected and content is not None and (asking := injection.request_usage(body, content)):
-            request.whole, size = asking, size + len(asking)
+        if prepared.may_be_injected and content is not None and (asking := injection.request_usage(body, content)):
+            request.whole, request.usage_injected, size = asking, True, size + len(asking)
         channel.begin_direct(request)
         if size > SMALL_BYTES and buffers is not None:
             request.held = size

@@ -184,8 +184,8 @@ class DirectCalls:
                 return False
         # What it is
         begin, open_line, fresh_id = accounting.begin, accounting.open_alike, identity.fresh_id  # no methods
-        body, received, model, channel = request.whole, request.received, request.model, request.channel
-        size = len(received)
+        body, model, channel = request.whole, request.model, request.channel
+        size = len(request.received)
         request.authorized_at, request.sent_at = since or now, now
         request.attempt, request.slot, request.hop = attempt, slots, hop
         expects_stream = request.expects_stream
@@ -202,7 +202,7 @@ class DirectCalls:
         )
         # Its bytes
         outgoing = hop.outgoing
-        if body is not received:
+        if request.usage_injected:
             assert hop.uncoded is not None
             outgoing, size = hop.uncoded, len(body)
         request.body = _JOINED if size < MAX_JOINED_BYTES else BytesBody(body)

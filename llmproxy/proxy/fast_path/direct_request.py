@@ -37,8 +37,8 @@ class DirectRequest(OwnedRequest):
 
     @ivar held: Bytes of its body that are counted as held.
     @ivar hop: Where it was sent.
-    @ivar received: Its body, as it came; C{whole}: as it is sent, which is the same but where its usage is asked for in
-        its client's place.
+    @ivar received: Its body, as it came; C{whole}: as it is sent, which is the same unless C{usage_injected}: where its
+        usage is asked for in its client's place.
     @ivar read: What its body says, where all of that has been read.
     @ivar waits: Whether it has not been sent; C{waits_since}: when it began to wait for limits that are counted
         elsewhere, or was refused by any; C{pending}: what it waits for.
@@ -87,6 +87,7 @@ class DirectRequest(OwnedRequest):
         "started_at",
         "stream",
         "usage",
+        "usage_injected",
         "waits",
         "waits_since",
     )
@@ -140,7 +141,7 @@ class DirectRequest(OwnedRequest):
     def __init__(self) -> None:
         # Not the base's: there is no Deferred, and its owner sets the rest.
         self.holder: Any = None
-        self.started = self.sent = self.repeated = self.gone = self.stalled = False
+        self.started = self.sent = self.repeated = self.gone = self.stalled = self.usage_injected = False
         self.waits = True
         self.pending = self.reservation = None
         self.held, self.waits_since = 0, 0.0

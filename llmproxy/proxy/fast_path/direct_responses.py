@@ -74,7 +74,7 @@ class DirectResponses:
             text = decoded
         if prepared.may_be_deferred and may_be_in_background(text):
             return False
-        is_cut = request.whole is not request.received and known.flow.dialect is not None
+        is_cut = request.usage_injected and known.flow.dialect is not None
         if is_cut:
             body = injection.without_usage(body)
         request.response, request.response_text, request.response_type = response, text, kind
@@ -87,14 +87,12 @@ class DirectResponses:
             request.cache = cache = "bypass"
             if self._pipeline.cache.reads.any:
                 self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
-        if request.reservation is None or not request.reservation.header_lines:
-            out = fields.incoming_of_shape(values, shape.names, own_cors=prepared.own_cors)
-            out += prepared.cors_lines
-        else:
-            without = names_begin_with(route.api.provider)
-            out = fields.incoming_of_shape(values, shape.names, own_cors=prepared.own_cors, without=without)
-            out += prepared.cors_lines
-            out.append(request.reservation.header_lines)
+        limits = b"" if request.reservation is None else request.reservation.header_lines
+        without = names_begin_with(route.api.provider) if limits else b""
+        out = fields.incoming_of_shape(values, shape.names, own_cors=prepared.own_cors, without=without)
+        out += prepared.cors_lines
+        if limits:
+            out.append(limits)
         arrived, authorized, sent = request.arrived_at, request.authorized_at, request.sent_at
         out.append(
             self._direct_lines(request.request_id, cache, arrived, authorized, sent, first, stream=request.stream)

@@ -207,7 +207,7 @@ class DirectStreams:
 def _events_filter(request: DirectRequest, key: bytes) -> KeyFilter | None:
     """What the events of a stream must pass: as the pipeline has it."""
     mask = events_mask(key)
-    if request.whole is request.received or request.known.flow.dialect is None:
+    if not request.usage_injected or request.known.flow.dialect is None:
         return mask
     swallowing = UsageEventFilter()
     return swallowing if mask is None else FilterChain(mask, swallowing)

@@ -71,7 +71,7 @@ class PreparedFlow:
     @ivar is_coded: Whether its body may have a content coding.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{is_read_whole}: read for more than its
         model, and whether it asks for a stream; C{wanted}: for which members, which C{plain} reads of usual ones.
-    @ivar is_injected: Whether its usage may have to be asked for in its client's place.
+    @ivar may_be_injected: Whether its usage may have to be asked for in its client's place.
     @ivar may_be_deferred: Whether a body that asks for C{background} has a response that announces a result.
     @ivar estimates_input: Whether it is text that counts as input.
     @ivar streams: Whether its head asks for a stream.
@@ -96,7 +96,7 @@ class PreparedFlow:
     is_read_whole: bool
     wanted: Callable[[str], bool]
     plain: PlainMembers
-    is_injected: bool
+    may_be_injected: bool
     may_be_deferred: bool
     estimates_input: bool
     streams: bool

@@ -157,9 +157,9 @@ class FastPath:
         assert route is not None and grant is not None
         target = upstream.target(route.path, route.query)
         request_line = b"%b %b HTTP/1.1" % (context.request.method, target)
-        injected = self._pipeline.bodies.needs(grant, route, context.operation, context.limits).injected
+        injects = self._pipeline.bodies.needs(grant, route, context.operation, context.limits).injects
         heads = []
-        for is_uncoded in (False, True) if injected else (False,):
+        for is_uncoded in (False, True) if injects else (False,):
             sent = [request_line, *outgoing_lines(context, upstream, key, is_uncoded=is_uncoded)]
             filled = holes_in(sent, lines, holes)
             if filled is None:
@@ -167,7 +167,7 @@ class FastPath:
             heads.append(OutgoingHead(sent, filled, names_client=route.api.forward_client_ip))
         state = self._upstreams.keys.of(route.api_name, upstream.base_url, grant.project_id, key.value)
         pool = self._agents[route.api_name][upstream.number].pool(upstream.origin)
-        return NextHop(upstream, key, state, heads[0], heads[1] if injected else None, pool)
+        return NextHop(upstream, key, state, heads[0], heads[1] if injects else None, pool)
 
     # Serving
 
@@ -275,7 +275,7 @@ class FastPath:
         direct.hop.leave()
         self._pipeline.bodies.observe_read(context, direct.received, direct.content)
         context.body, context.charge = BytesBody(direct.whole), Charge()
-        context.usage_injected = direct.whole is not direct.received
+        context.usage_injected = direct.usage_injected
         charge = context.charge
         charge.reservation, charge.slot, charge.ledger_id = direct.reservation, direct.slot, direct.ledger_id
         context.authorized_at, context.upstream_started = direct.authorized_at, direct.sent_at

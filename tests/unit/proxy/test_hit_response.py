@@ -12,9 +12,16 @@ ENTRY = Entry(
 )
 
 
-def response(entry: Entry = ENTRY, *, age: float = 9.9, debug_headers: bool = True, persistent: bool = True) -> bytes:
+def response(
+    entry: Entry = ENTRY,
+    *,
+    age: float = 9.9,
+    own_lines: bytes = b"",
+    debug_headers: bool = True,
+    persistent: bool = True,
+) -> bytes:
     hit = LocalHit(entry, age, "fresh", entry.lifetime - age)
-    template = hit_template(hit, debug_headers=debug_headers, persistent=persistent)
+    template = hit_template(hit, own_lines, debug_headers=debug_headers, persistent=persistent)
     if debug_headers:
         return template % (hit.age, b"id-1", hit.ttl, 0.04, 1.25, entry.body)
     return template % (hit.age, b"id-1", entry.body)
@@ -36,6 +43,13 @@ class Responses(TestCase):
             b"Content-Length: 4",
         ]
         self.assertEqual(response(), b"\r\n".join([*head, b"", b"body"]))
+
+    def test_own_fields(self) -> None:
+        """Those that are the same each time stand before the request's id, whatever is in them."""
+        told = b"\r\nAge: 9\r\nVary: Origin\r\nX-100%: 5%d\r\nX-Request-ID: id-1\r\n"
+        for debug_headers in (True, False):
+            own_lines = b"Vary: Origin\r\nX-100%: 5%d\r\n"
+            self.assertIn(told, response(own_lines=own_lines, debug_headers=debug_headers))
 
     def test_no_debug_fields(self) -> None:
         """Then nothing but its age and the request's id is added."""
