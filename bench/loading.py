@@ -53,6 +53,10 @@ def load(
         mix = BUILT / "sdk.requests"
         mix.write_bytes(requests_of_sdks.mix())
         command += ["-F", str(mix)]
+    if scenario.distinct:
+        mix = BUILT / "distinct.requests"
+        mix.write_bytes(requests_of_sdks.distinct(scenario.body))
+        command += ["-F", str(mix)]
     if scenario.many:
         mix = BUILT / f"many.{system.port}.requests"
         mix.write_bytes(requests_of_sdks.of_many(system.tokens(scenario.many), scenario.body))

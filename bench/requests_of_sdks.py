@@ -132,6 +132,14 @@ def of_many(tokens: Sequence[str], sent: str) -> bytes:
     return b"".join(b"%d\n%b" % (len(each), each) for each in requests)
 
 
+def distinct(sent: str) -> bytes:
+    """This body with something in it that differs each time."""
+    sent = sent.replace("the world", f"the world {HEX}")
+    lines = [f"POST {PATH} HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+    request = "\r\n".join([*lines, f"Content-Length: {len(sent)}", "@TOKEN@", "", sent]).encode()
+    return b"%d\n%b" % (len(request), request)
+
+
 def mix() -> bytes:
     """Six kinds in turns, a third of them streams: what C{load -F} reads."""
     kinds = [

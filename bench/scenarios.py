@@ -48,6 +48,7 @@ class Scenario:
     @ivar chosen: Whether it is among those that are measured unless others are asked for.
     @ivar limited: Whether llmproxy holds the requests to six limits; the peers have none.
     @ivar many: How many tokens send it in turns, over the same connections; C{0}: one does.
+    @ivar distinct: Whether no two requests have the same body.
     @ivar sdk: Whether C{load} sends the mix of L{requests_of_sdks} instead of C{body}.
     @ivar redis: Whether llmproxy counts them in Redis, which shares the core of mock and load.
     """
@@ -65,6 +66,7 @@ class Scenario:
     limited: bool = False
     redis: bool = False
     many: int = 0
+    distinct: bool = False
     sdk: bool = False
 
     @property
@@ -102,6 +104,10 @@ SCENARIOS = {
     "hit": Scenario("small JSON, responses that may be cached", (RATE, CPU), CACHEABLE, ("-c", "32", *OPT_IN)),
     "hits": Scenario(
         "streams of 20 events that may be cached", STREAMS, stream(20, 0), ("-c", "32", "-s", *OPT_IN),
+    ),
+    "miss": Scenario(
+        "small JSON, responses that may be cached and are asked for once", (RATE, CPU), CACHEABLE, ("-c", "32", *OPT_IN),
+        distinct=True,
     ),
     "lim": Scenario("small JSON, six limits in memory", (RATE, CPU), JSON, ("-c", "32"), limited=True),
     "limr": Scenario("small JSON, six limits in Redis", (RATE, CPU), JSON, ("-c", "32"), limited=True, redis=True),

@@ -2,7 +2,7 @@
 
 from llmproxy.caching.admin import CacheAdmin, PurgeSelector
 from llmproxy.caching.broadcast import DiscardBody, Subscriber
-from llmproxy.caching.lookup import CacheLookup, CacheOutcome, LocalHit, RepeatableHit
+from llmproxy.caching.lookup import CacheLookup, CacheOutcome, Fetch, LocalHit, RepeatableHit
 from llmproxy.caching.replay import CachedResponse
 from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.service import ResponseCache
@@ -14,6 +14,7 @@ __all__ = [
     "CacheRequest",
     "CachedResponse",
     "DiscardBody",
+    "Fetch",
     "LocalHit",
     "PurgeSelector",
     "RepeatableHit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
 from copy import copy
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
 
@@ -14,6 +14,19 @@ MAX_WAITERS = 16_384  # requests that wait for the head of one response; a furth
 
 W = TypeVar("W")
 R = TypeVar("R")
+
+
+class SoleCall(Protocol):
+    """A call that nobody has joined, and that nobody can join as it is.
+
+    @ivar storable: Whether what comes of it may still be stored.
+    """
+
+    storable: bool
+
+    def become_joinable(self) -> object:
+        """Somebody is about to join it: register it as a L{CollapsedRequest}, or leave it to those who ask for the
+        same to make one."""
 
 
 class InFlight(Generic[W, R]):
@@ -33,19 +46,32 @@ class InFlight(Generic[W, R]):
         self.buffered = 0
         self.max_waiters = max_waiters
         self._calls: dict[str, CollapsedRequest[W, R]] = {}
+        self._sole: dict[str, SoleCall] = {}
         self._max_object_bytes = max_object_bytes
         self._max_buffered_bytes = max_buffered_bytes
         self._buffers = buffers
 
     def __len__(self) -> int:
-        return len(self._calls)
+        return len(self._calls) + len(self._sole)
 
     def __contains__(self, key: str) -> bool:
-        return key in self._calls
+        return key in self._calls or key in self._sole
 
     def get(self, key: str) -> CollapsedRequest[W, R] | None:
-        """The call that a request with this key may join."""
+        """The call that a request with this key may join, and is about to."""
+        sole = self._sole.pop(key, None)
+        if sole is not None:
+            sole.become_joinable()
         return self._calls.get(key)
+
+    def enter(self, key: str, call: SoleCall) -> None:
+        """Others may join it, once they ask for it. There must be no other with this key."""
+        self._sole[key] = call
+
+    def leave(self, key: str, call: SoleCall) -> None:
+        """It is over, or goes on as any other."""
+        if self._sole.get(key) is call:
+            del self._sole[key]
 
     def register(self, call: CollapsedRequest[W, R]) -> None:
         """Others may join it, unless there is one already that they may join."""
@@ -58,8 +84,21 @@ class InFlight(Generic[W, R]):
 
     def forbid_storing(self, prefix: str) -> None:
         """Store nothing of what is in flight to keys that begin so."""
-        for call in [call for key, call in self._calls.items() if key.startswith(prefix)]:
+        for key in [key for key in (*self._calls, *self._sole) if key.startswith(prefix)]:
+            self.forbid_storing_of(key)
+
+    def forbid_storing_of(self, key: str) -> None:
+        """Store nothing of what is in flight to this key."""
+        sole, call = self._sole.pop(key, None), self._calls.get(key)
+        if sole is not None:
+            sole.storable = False
+        if call is not None:
             call.forbid_storing()
+
+    def may_hold(self, count: int) -> bool:
+        """Whether all of a response of so many bytes may be held."""
+        within = count <= self._max_object_bytes and self.buffered + count <= self._max_buffered_bytes
+        return within and not self._buffers.full
 
     def hold(self, count: int, held: int) -> bool:
         """So many further bytes are held, C{held} in all of one response; whether they may be."""

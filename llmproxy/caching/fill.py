@@ -12,6 +12,7 @@ from llmproxy.caching.collapsing import CollapsedRequest
 from llmproxy.caching.lookup import CacheLookup, CacheResult, Fetch
 from llmproxy.caching.rules import reuse, streams
 from llmproxy.caching.rules.entry import Entry
+from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.rules.response import PassThrough, Refreshed, ServeStale, StoreResponse, on_failure, on_response
 from llmproxy.caching.rules.storing import ReceivedHead
 from llmproxy.caching.rules.vary import selecting_fields
@@ -167,6 +168,28 @@ class CacheFill:
     def _unfit(self, body: bytes) -> str:
         if self._secret and self._secret in body:
             return "holds-a-secret"
-        if self._entry.stream and not streams.is_complete(self._request.policy.provider, body):
-            return "stream-incomplete"
-        return ""
+        return _incomplete(self._request, self._entry, body)
+
+
+def fill_at_once(state: CacheState, request: CacheRequest, head: ReceivedHead, body: bytes, *, storable: bool) -> str:
+    """Fill the cache with a response that is there as a whole, holds no secret, and that nobody else waits for: as
+    L{CacheFill} does. The cache is local, and nothing was stored for the request. Returns why it is not stored: one
+    word, or C{""} where it is.
+    """
+    decision = on_response(request, None, head, head.response_time)
+    if not isinstance(decision, StoreResponse):
+        assert isinstance(decision, PassThrough)
+        return decision.reason
+    entry = decision.entry
+    if not state.in_flight.may_hold(len(body)):
+        return "too-large"
+    unfit = _incomplete(request, entry, body) if storable else "forgone"
+    if not unfit:
+        timings = ((len(body), 0.0),) if entry.stream and state.pace is not None else ()
+        state.store_now(request, replace(entry, body=body, chunk_timings=timings))
+    return unfit
+
+
+def _incomplete(request: CacheRequest, entry: Entry, body: bytes) -> str:
+    complete = not entry.stream or streams.is_complete(request.policy.provider, body)
+    return "" if complete else "stream-incomplete"

@@ -103,10 +103,11 @@ class CacheLookup:
     @ivar outcome: What came of it so far.
     @ivar hit: What it is served with, where no call is needed.
     @ivar refresh: The lookup of a request of the proxy's own that is to replace what was served stale.
+    @ivar storable: Whether what comes of its call may be stored.
     @ivar call: The call that it makes, where it makes one: others may have joined that.
     """
 
-    __slots__ = ("call", "hit", "outcome", "refresh", "request", "stored")
+    __slots__ = ("call", "hit", "outcome", "refresh", "request", "storable", "stored")
 
     def __init__(self, request: CacheRequest, stored: Entry | None = None, outcome: CacheOutcome = MISS) -> None:
         self.request = request
@@ -114,6 +115,7 @@ class CacheLookup:
         self.outcome = outcome
         self.hit: CacheResult | None = None
         self.refresh: CacheLookup | None = None
+        self.storable = True
         self.call: CollapsedRequest[CacheLookup, CacheResult] | None = None
 
     def report(self, status: str, reason: str = "", ttl: float | None = None) -> None:

@@ -14,8 +14,8 @@ from zope.interface import implementer
 from llmproxy import errors
 from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.peers import Peers
-from llmproxy.caching.collapsing import CollapsedRequest, InFlight
-from llmproxy.caching.fill import CacheFill
+from llmproxy.caching.collapsing import CollapsedRequest, InFlight, SoleCall
+from llmproxy.caching.fill import CacheFill, fill_at_once
 from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix, key_with_prefix
 from llmproxy.caching.lookup import CacheLookup, CacheOutcome, CacheResult, Fetch, LocalHit, RepeatableHit
 from llmproxy.caching.read_targets import ReadTargets
@@ -23,7 +23,7 @@ from llmproxy.caching.replay import MAX_ONE_WRITE_BYTES
 from llmproxy.caching.rules import conditional, invalidation, reuse
 from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.request import ApiCachePolicy, CacheRequest, cacheable
-from llmproxy.caching.rules.storing import StoringRules
+from llmproxy.caching.rules.storing import ReceivedHead, StoringRules
 from llmproxy.caching.state import CacheState
 from llmproxy.caching.storage import CacheStorage
 from llmproxy.config.api_settings import Api
@@ -41,6 +41,7 @@ from llmproxy.wire.client.response_heads import WholeResponse
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 MAX_PREFIXES = 4096  # of keys
 _DROP = "cache.drop"
+_STORED = CacheOutcome("stored")
 
 
 @implementer(IInstrumented)
@@ -101,6 +102,11 @@ class ResponseCache(Service):
         in_flight = self.state.in_flight
         yield Gauge("cache_flights", "Calls to providers that requests could join.", lambda: len(in_flight))
         yield Gauge("cache_pending_bytes", "Bytes of answers that may yet be kept.", lambda: in_flight.buffered)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether what is stored is found at once."""
+        return self.state.storage.local is not None
 
     # What the pipeline does
 
@@ -177,6 +183,36 @@ class ResponseCache(Service):
             age = 0.0
         return _new(LocalHit, (entry, age, "fresh", entry.lifetime - age))
 
+    def begin_sole(self, request: CacheRequest, call: SoleCall) -> bool:
+        """Whether a C{POST} may be sent without L{collapse}: nothing is stored for it, and nobody has asked for the
+        same. L{end_sole} must follow.
+
+        @param call: The request, which others may want to join.
+        """
+        storage, in_flight, key = self.state.storage, self.state.in_flight, request.key
+        if storage.local is None or request.only_if_cached or storage.get_local(key, request.lines) is not None:
+            return False
+        if self._coalesce and request.may_join:
+            if key in in_flight:
+                return False
+            in_flight.enter(key, call)
+        return True
+
+    def end_sole(self, request: CacheRequest, call: SoleCall) -> None:
+        """It is over, or goes on as any other."""
+        self.state.in_flight.leave(request.key, call)
+
+    def fill(self, request: CacheRequest, response: WholeResponse, took: float, *, storable: bool) -> CacheOutcome:
+        """Store a response to such a request that was all in one read, if that may be.
+
+        @param took: Seconds since the request was sent; C{storable}: of the L{SoleCall}.
+        """
+        state, shape, body = self.state, response.shape, response.body
+        now, length = state.now(), None if shape.length < 0 else len(body)
+        head = ReceivedHead(shape.code, shape.phrase, response.lines, now - took, now, state.wall(), length)
+        reason = fill_at_once(state, request, head, body, storable=storable)
+        return CacheOutcome("miss", reason) if reason else _STORED
+
     async def collapse(self, lookup: CacheLookup, fetch: Fetch) -> CacheResult:
         """What the provider responds, to this request or to an equal one that is in flight.
 
@@ -187,7 +223,7 @@ class ResponseCache(Service):
         request, in_flight = lookup.request, self.state.in_flight
         if request.only_if_cached:
             raise errors.NotInCache
-        joins = self._coalesce and request.may_join
+        joins = self._coalesce and request.may_join and lookup.storable
         call = in_flight.get(request.key) if joins else None
         if call is not None:
             result = await call.join(lookup)
@@ -195,6 +231,7 @@ class ResponseCache(Service):
                 return result
             joins = False  # the response was for the other one alone; this one's may be no different
         lookup.call = call = CollapsedRequest(request.key, lookup, in_flight)
+        call.storable = lookup.storable
         if joins:
             in_flight.register(call)
         return await call.lead(CacheFill(lookup, call, self.state).run(fetch))
@@ -261,9 +298,7 @@ class ResponseCache(Service):
         return not (request.key in self.state.in_flight or request.method == b"HEAD" or request.only_if_cached)
 
     def _drop(self, key: str) -> None:
-        call = self.state.in_flight.get(key)
-        if call is not None:
-            call.forbid_storing()
+        self.state.in_flight.forbid_storing_of(key)
         self.state.storage.drop(key)
 
     def _drop_as_told(self, key: str) -> None:

@@ -59,6 +59,11 @@ class CacheState:
         """Store it, and call C{then} when it is where others find it."""
         self.run(self._store(request, entry, then))
 
+    def store_now(self, request: CacheRequest, entry: Entry) -> None:
+        """The same, in a cache that is local."""
+        if self.storage.put_local(request.key, request.lines, entry):
+            self.stores += 1
+
     async def _store(self, request: CacheRequest, entry: Entry, then: Callable[[], object]) -> None:
         try:
             if await self.storage.put(request.key, request.lines, entry):

@@ -51,14 +51,30 @@ class CacheStorage:
 
     async def put(self, key: str, lines: Iterable[bytes], entry: Entry) -> bool:
         """Store it for as long as it is of use; whether it was stored."""
+        if self.local is not None:
+            return self.put_local(key, lines, entry)
         ttl = retention(entry, self._now())
         if not entry.vary:
             return await self._put(key, entry, ttl)
-        there = self.local.get_now(key) if self.local is not None else await self._get(key)
-        if not isinstance(there, Variants) or there.names != entry.vary:
-            there = Variants(entry.vary, f"{self._now():.6f}")
-        await self._put(key, there, max(ttl, VARIANTS_TTL_SECONDS))
-        return await self._put(variant_key(key, there.generation, there.names, lines), entry, ttl)
+        variants = self._variants(await self._get(key), entry)
+        await self._put(key, variants, max(ttl, VARIANTS_TTL_SECONDS))
+        return await self._put(variant_key(key, variants.generation, variants.names, lines), entry, ttl)
+
+    def put_local(self, key: str, lines: Iterable[bytes], entry: Entry) -> bool:
+        """The same, where the cache is local."""
+        assert self.local is not None
+        put, ttl = self.local.put_now, retention(entry, self._now())
+        if entry.vary:
+            variants = self._variants(self.local.get_now(key), entry)
+            put(key, variants, _size(variants), max(ttl, VARIANTS_TTL_SECONDS))
+            key = variant_key(key, variants.generation, variants.names, lines)
+        return bool(put(key, entry, _size(entry), ttl))
+
+    def _variants(self, stored: object, entry: Entry) -> Variants:
+        """By which fields responses are selected from now on, where this stands under the request's key."""
+        if isinstance(stored, Variants) and stored.names == entry.vary:
+            return stored
+        return Variants(entry.vary, f"{self._now():.6f}")
 
     def drop(self, key: str) -> Deferred[bool]:
         """Forget what is under this key, all variants included."""
@@ -75,8 +91,6 @@ class CacheStorage:
         return None if data is None else decode(data)
 
     async def _put(self, key: str, stored: Entry | Variants, ttl: float) -> bool:
-        if self.local is not None:
-            return bool(self.local.put_now(key, stored, _size(stored), ttl))
         try:
             return await self.cache.put(key, encode(stored), ttl)
         except CancelledError:

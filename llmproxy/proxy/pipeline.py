@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
 from llmproxy.base.ttl_cache import CacheEntry
-from llmproxy.caching import CachedResponse, CacheRequest, DiscardBody, ResponseCache, Subscriber
+from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, DiscardBody, Fetch, ResponseCache, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
 from llmproxy.http import cors, credentials, error_body, fields
@@ -21,6 +21,7 @@ from llmproxy.http.masking import mask_lines, replace_key
 from llmproxy.model import Grant
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.outgoing_fields import outgoing_lines
 from llmproxy.proxy.own_response import as_proxy_error, refuse
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.request_body import RequestBodies, affinity_hint, has_cacheable_body
@@ -32,6 +33,7 @@ from llmproxy.wire.client.transport import BytesBody, Response
 from llmproxy.wire.relay import Relay
 
 FirstAttempt = tuple[Response | errors.UpstreamFailure, Upstream]
+SentOutcome = Response | BaseException | Deferred[Response | BaseException]
 
 
 class Pipeline:
@@ -161,25 +163,42 @@ class Pipeline:
             context.cache = "bypass"
             self.cache.invalidate(route, grant, request.method, request.lines, response)
 
-    async def resume(self, context: RequestContext, outcome: Response | BaseException, at: Upstream | None) -> None:
+    async def resume(
+        self, context: RequestContext, outcome: SentOutcome, at: Upstream | None, lookup: CacheLookup | None = None
+    ) -> None:
         """Serve the rest of a request that was sent by the fast path: as L{serve} does from the response's head on.
 
         @param outcome: What came of it: a response of which nothing has been read yet, or why there is none.
         @param at: Where it was sent; C{None} where it was not.
+        @param lookup: How it deals with the cache, which has had nothing for it; C{None} where it does not.
         """
         try:
-            if at is None or not isinstance(outcome, Response | errors.UpstreamFailure):
-                raise outcome if isinstance(outcome, BaseException) else errors.InternalError()
-            self._strip(context)
-            response = await self._send(context, (outcome, at))
-            self.receive(context, response, self._clock.seconds())
-            assert context.provider_key is not None
-            self._pass_cache(context, response)
-            await self.sender.relay(context, response, context.provider_key.value)
+            call, cache = partial(self._resumed_call, context, outcome, at), self.cache
+            if lookup is not None and cache is not None:
+                context.cache, context.lookup = "miss", lookup
+                await self._serve_lookup(context, cache, lookup, call)
+            else:
+                response, key = await call(())
+                self._pass_cache(context, response)
+                await self.sender.relay(context, response, key)
         except Exception as e:
             self._refuse(context, e)
         context.request.on_gone = None
         await self._accounting.finish(context)
+
+    async def _resumed_call(
+        self, context: RequestContext, outcome: SentOutcome, at: Upstream | None, _: Sequence[bytes]
+    ) -> tuple[Response, bytes]:
+        """As L{_call_upstream}, of a call that has been made."""
+        if isinstance(outcome, Deferred):
+            outcome = await outcome
+        if at is None or not isinstance(outcome, Response | errors.UpstreamFailure):
+            raise outcome if isinstance(outcome, BaseException) else errors.InternalError()
+        self._strip(context)
+        response = await self._send(context, (outcome, at))
+        self.receive(context, response, self._clock.seconds())
+        assert context.provider_key is not None
+        return response, context.provider_key.value
 
     # The steps
 
@@ -306,13 +325,20 @@ class Pipeline:
 
     async def _through_cache(self, context: RequestContext, cache: ResponseCache, request: CacheRequest) -> None:
         """Respond from the cache, or from the provider by way of it."""
-        assert context.route is not None and context.session is not None
+        assert context.route is not None
         context.cache = "miss"
         body = context.body.received if isinstance(context.body, BytesBody) else b""
         lookup = context.lookup = await cache.lookup(cache.with_key(request, context.route.target, body))
         if lookup.refresh is not None:  # the proxy's own request, to replace the stale response that is now sent
             cache.run_in_background(self.serve(context.background_copy(lookup.refresh, self._clock.seconds())))
-        response, key = lookup.hit or await cache.collapse(lookup, partial(self._call_upstream, context))
+        await self._serve_lookup(context, cache, lookup, partial(self._call_upstream, context))
+
+    async def _serve_lookup(
+        self, context: RequestContext, cache: ResponseCache, lookup: CacheLookup, call: Fetch
+    ) -> None:
+        """Respond with what the cache has found, or with what comes of a call, if there is none that can be joined."""
+        assert context.session is not None
+        response, key = lookup.hit or await cache.collapse(lookup, call)
         if lookup.outcome.saves_a_call:
             context.session.count_cache_hit()
         if isinstance(response, CachedResponse) and response.fits_one_write:
@@ -361,21 +387,6 @@ def _cors_lines(context: RequestContext) -> list[bytes]:
     if context.route is None or not context.route.api.allowed_origins:
         return []
     return cors.response_lines(context.request.lines, context.route.api.allowed_origins)
-
-
-def outgoing_lines(
-    context: RequestContext, upstream: Upstream, key: ProviderKey, *, is_uncoded: bool, client: str = ""
-) -> list[bytes]:
-    """The field lines of a request as they are sent to a provider with a key, but for those that frame its body.
-
-    @param is_uncoded: Whether its response must not be in a coding: something is to be taken out of it.
-    @param client: Its client's address, where the provider is told that.
-    """
-    lines = context.lines
-    assert lines is not None
-    if is_uncoded:
-        lines = [*(line for line in lines if line[:16].lower() != b"accept-encoding:"), b"Accept-Encoding: identity"]
-    return fields.outgoing(lines, host=upstream.origin.host_header, credential=key.line, client=client)
 
 
 def nothing_sent(error: errors.ProxyError) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
-from llmproxy.caching import CachedResponse, Subscriber
+from llmproxy.caching import CachedResponse, CacheOutcome, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints, cors, error_body, fields
@@ -29,19 +29,20 @@ _CACHE_LINES = {
     "disabled": [b"X-Cache-Status: disabled", b"X-Cache-Debug: no cache", b"Cache-Status: llmproxy; fwd=bypass"],
     "bypass": [b"X-Cache-Status: bypass", b"X-Cache-Debug: bypass", b"Cache-Status: llmproxy; fwd=bypass"],
 }
-# This proxy's own lines of direct responses, and those with debugging fields: with places for the request's id and for
-# what L{timing_lines} says, by whether they are streams.
+# This proxy's own lines of direct responses, with a place for the request's id, by whether they are streams.
 _OWN_LINES = {False: b"X-Request-ID: %b", True: b"X-Request-ID: %b\r\nX-Accel-Buffering: no"}
-_OWN_DEBUG_LINES = {
-    (cache, stream): b"\r\n".join([own, *lines, b"%b"])
-    for cache, lines in _CACHE_LINES.items()
-    for stream, own in _OWN_LINES.items()
-}
 NOT_SHOWN_SECONDS = 0.000_049  # are less than the half of what these times are rounded to
 _TIMING_AT_ONCE = (
     b"X-Upstream-Response-Time: %.0f\r\nServer-Timing: auth;dur=0.0, queue;dur=0.0, upstream;dur=%.1f, proxy;dur=0.0"
 )
-_OWN_LINES_AT_ONCE = {key: lines[:-2] + _TIMING_AT_ONCE for key, lines in _OWN_DEBUG_LINES.items()}
+
+
+@lru_cache(256)
+def _own_debug_lines(cache: str | CacheOutcome, stream: bool) -> tuple[bytes, bytes]:
+    """Those with debugging fields, which have a place for what L{timing_lines} says, too; and with what that says of a
+    request that was sent at once, with a place for each of two times."""
+    own, told = _OWN_LINES[stream], _CACHE_LINES[cache] if isinstance(cache, str) else cache.debug_headers()
+    return b"\r\n".join([own, *told, b"%b"]), b"\r\n".join([own, *told, _TIMING_AT_ONCE])
 
 
 class ResponseSender:
@@ -174,7 +175,7 @@ class ResponseSender:
     def direct_lines(
         self,
         request_id: str,
-        cache: str,
+        cache: str | CacheOutcome,
         arrived: float,
         authorized: float,
         sent: float,
@@ -184,15 +185,17 @@ class ResponseSender:
     ) -> bytes:
         """This proxy's own lines of a direct response, in one line's place; as L{_add_own_headers} has them.
 
+        @param cache: What came of the request at the cache, or why it had nothing to do with that.
         @param arrived: When its request did, by the clock; then when it was C{authorized} and C{sent}, and when the
             C{first} byte of the response came.
         """
         if not self.debug_headers:
             return _OWN_LINES[stream] % request_id.encode()
         upstream = (first - sent) * 1000
+        lines, lines_at_once = _own_debug_lines(cache, stream)
         if sent - arrived < NOT_SHOWN_SECONDS:  # as almost always
-            return _OWN_LINES_AT_ONCE[cache, stream] % (request_id.encode(), upstream, upstream)
-        return _OWN_DEBUG_LINES[cache, stream] % (request_id.encode(), timing_lines(arrived, authorized, sent, first))
+            return lines_at_once % (request_id.encode(), upstream, upstream)
+        return lines % (request_id.encode(), timing_lines(arrived, authorized, sent, first))
 
 
 def timing_lines(arrived: float, authorized: float, started: float, first: float) -> bytes:

@@ -377,7 +377,7 @@ class Ways(WaysCase):
             step = (BODIES[0], FIELDS[fields], True, "to keep", "one read")
             self.assert_one("free", [step] * 6)
             self.play(True, "free", [step] * 6)
-            self.assertEqual((self.short, len(self.provider.peers)), (3, 1))
+            self.assertEqual((self.short, len(self.provider.peers)), (4, 1))
 
     def test_bodies_that_are_too_long_for_the_cache(self) -> None:
         """What the cache would have for shorter ones, it has all the same."""
@@ -517,11 +517,11 @@ class Ways(WaysCase):
             self.assertEqual(ways[0][1][-1].outcome, "cancelled" if leaves else "failed")
 
     def test_what_the_cache_has(self) -> None:
-        """Goes the short way from the third hit on; streams likewise."""
+        """Goes the short way from the second hit on; streams likewise."""
         for body, answer in zip(BODIES, ("to keep", "stream to keep"), strict=False):
             step = (body, FIELDS[5], True, answer, "one read")
             self.assertEqual(self.play(False, "limited", [step] * 6), self.play(True, "limited", [step] * 6))
-            self.assertEqual((self.short, len(self.provider.peers)), (3, 1))
+            self.assertEqual((self.short, len(self.provider.peers)), (4, 1))
 
     def test_what_the_cache_has_for_prompts_known_by_their_digest(self) -> None:
         """Each is found again by itself, as long as its response will do: which it does not once it is too old."""
@@ -539,9 +539,20 @@ class Ways(WaysCase):
             steps = [(BODIES[0], FIELDS[10], differ, "to keep", manner) for differ in (False, True) * 6]
             self.assertEqual(self.play(True, "free", steps), self.play(False, "free", steps))
             self.play(True, "free", steps)
-            self.assertEqual((self.short, len(self.provider.peers)), (9, 1))
+            self.assertEqual((self.short, len(self.provider.peers)), (10, 1))
             retries = [record.sdk_retry for record in self.events.records]
             self.assertEqual(retries, [1, 2] * 6)
+
+    def test_what_the_cache_has_not(self) -> None:
+        """Each is asked for once; that others were there before is no hindrance."""
+        own = [BODIES[0].replace(b"hi", b"hi %d" % number) for number in range(6)]
+        for bodies, answer in product((own, own[:1] * 3 + own[1:]), ("to keep", "stream at once, no usage", "gzip")):
+            steps = [(body, FIELDS[5], True, answer, "one read") for body in bodies]
+            self.assert_one("limited", steps)
+            self.play(True, "limited", steps)
+            self.assertEqual(self.short, 4 + (len(bodies) > 6), answer)  # a flow of hits is made anew once
+            kept = [record.cache for record in self.events.records]
+            self.assertEqual(kept, ["stored"] + ["hit"] * (len(bodies) - 6) + ["stored"] * 5)
 
     def test_what_the_cache_has_for_some(self) -> None:
         """A field of the request selects among responses, and differs each time."""

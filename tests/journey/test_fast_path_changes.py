@@ -243,7 +243,7 @@ class Hits(DirectCase):
         for _ in range(6):
             self.assertEqual(self.asked().status, 200)
         self.assertEqual(self.at_provider, b"")
-        self.assert_direct(3)
+        self.assert_direct(4)
 
     def test_a_token_that_is_revoked(self) -> None:
         self.tokens.grants.clear()

@@ -8,6 +8,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from llmproxy import errors
+from llmproxy.caching import CacheRequest
 from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.plain_members import read_plain
 from llmproxy.http.request_reader import RequestContent, read_uncoded
@@ -24,6 +25,7 @@ from llmproxy.proxy.fast_path.direct_streams import DirectStreams
 from llmproxy.proxy.fast_path.fallback import DirectFallback
 from llmproxy.proxy.fast_path.flow import FilledHead, FlowTable, KnownHead
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
+from llmproxy.proxy.fast_path.joined_call import JoinedCall
 from llmproxy.proxy.fast_path.preparation import prepare
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, names_of
@@ -57,7 +59,8 @@ class DirectPath:
         self._identity = identity
         self._now = identity.now
         self._hits = DirectHits(table, pipeline, accounting, clock, identity)
-        self._deadlines = HeadDeadlines(clock, self.failed)
+        self._begin_sole = _never if pipeline.cache is None else pipeline.cache.begin_sole
+        self._deadlines = HeadDeadlines(clock)
         self._calls = DirectCalls(table, accounting, fallback, clock, identity, self._deadlines)
         records = DirectRecords(accounting)
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines, records)
@@ -152,7 +155,8 @@ class DirectPath:
             return False
         now, seconds = self._now, self._seconds
         started_at, arrived_at = (now(), seconds()) if since is None else since
-        if prepared.sending is None:
+        cacheable, asked = known.flow.cacheable, None
+        if cacheable is not None:
             looked_at = seconds()
             if not self._table.is_good(known, looked_at, now):
                 return False
@@ -166,19 +170,30 @@ class DirectPath:
                 return False
             content, model, stream = found
             model = prepared.model or model
-            if prepared.sending is None:
+            if cacheable is not None:
                 read = _new(ReadRequest, (channel, known, filled, body, model, started_at, arrived_at))
-                return self._hits.serve(read)
+                asked = self._hits.serve(read, cacheable)
+                if asked is None:
+                    return True
+                if prepared.sending is None:
+                    return False
         except errors.ProxyError:
             return False  # the pipeline says so in its own way
         request = DirectRequest()
-        request.owner, request.channel, request.known, request.filled = self, channel, known, filled
+        request.owner = request.path = self
+        request.channel, request.known, request.filled = channel, known, filled
         request.read, request.received, request.whole, request.model = content, body, body, model
         request.expects_stream = stream or prepared.streams
         request.started_at, request.arrived_at, request.buffers = started_at, arrived_at, buffers
         size = len(body)
         if prepared.may_be_injected and content is not None and (asking := injection.request_usage(body, content)):
+            if asked is not None:
+                return False  # it is none for the cache
             request.whole, request.usage_injected, size = asking, True, size + len(asking)
+        if asked is not None:
+            if not self._begin_sole(asked, request):
+                return False
+            request.fill = asked
         channel.begin_direct(request)
         if size > SMALL_BYTES and buffers is not None:
             request.held = size
@@ -224,13 +239,20 @@ class DirectPath:
     def responded(self, request: DirectRequest, response: Response) -> None:
         """A response that was not there in one read, or is not usual."""
         self._deadlines.forget(request)
-        if not self._streams.begin(request, response):
+        if request.fill is not None or not self._streams.begin(request, response):
             self._fallback.take_response(request, response)
 
     def failed(self, request: DirectRequest, error: BaseException) -> None:
         """There is no response."""
         self._deadlines.forget(request)
         self._fallback.take_failure(request, error)
+
+    def joined(self, request: DirectRequest) -> None:
+        """Others wait for its response too."""
+        if request.waits:
+            self._calls.leave(request)
+        else:
+            self._fallback.take_joined(request, JoinedCall(request, self.leaving, self._clock, self._deadlines).outcome)
 
     def client_left(self, request: DirectRequest, reason: Failure) -> None:
         request.gone = True
@@ -250,6 +272,11 @@ def _may_ask_for_background(content: RequestContent) -> bool:
     """Whether C{background} may be there, and be anything but C{false} or C{null} to whoever reads it."""
     said = content.members.get("background") or "background" in content.repeated | content.oversize
     return bool(said or content.problem or not content.complete)
+
+
+def _never(asked: CacheRequest, request: DirectRequest) -> bool:
+    """There is no cache that could ask for it."""
+    return False
 
 
 def _expect(channel: DirectChannel, known: KnownHead) -> None:

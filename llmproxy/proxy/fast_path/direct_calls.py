@@ -82,7 +82,7 @@ class DirectCalls:
     def _send_all(self, requests: Iterable[DirectRequest]) -> None:
         for request in requests:
             try:
-                if not self._sends(request):
+                if not request.gone and not self._sends(request):
                     self._undecided(request)
             except errors.ProxyError:
                 self._undecided(request)  # the pipeline says so in its own way
@@ -141,6 +141,14 @@ class DirectCalls:
         self._give_back(request)
         request.release()
         self._fallback.take_left(request, *names_of(request, self._identity), reason)
+
+    def leave(self, request: DirectRequest) -> None:
+        """Others wait for its response too, before it was sent: the pipeline decides on it."""
+        pending, request.pending = request.pending, None
+        if pending is not None:
+            pending.cancel()
+        request.gone = True  # for whoever has it in hand
+        self._undecided(request)
 
     def _undecided(self, request: DirectRequest) -> None:
         """It cannot be sent at once: the pipeline decides on it."""

@@ -100,19 +100,18 @@ class DirectHits:
         self._send(channel, known, own_id, hit, again.template, kind, size, started_at, arrived_at, authorized)
         return True
 
-    def serve(self, read: ReadRequest) -> bool:
-        """Send what the cache has for a body that has been read, and checked; C{False}: nothing was done."""
+    def serve(self, read: ReadRequest, cacheable: CacheableHead) -> CacheRequest | None:
+        """Send what the cache has for a body that has been read, and checked; where it has nothing that will do, what
+        it was asked for, and nothing else was done."""
         channel, known, filled, body, model, started_at, arrived_at = read
-        way, cache, prepared = known.flow.way, self._cache, known.prepared
-        if cache is None or not isinstance(way, CacheableHead):
-            return False
+        cache, prepared = self._cache, known.prepared
+        assert cache is not None and prepared is not None
         authorized = self._seconds()
-        request = way.request if filled is None else way.fill(filled.holes)
+        request = cacheable.request if filled is None else cacheable.fill(filled.holes)
         request = cache.with_key(request, known.flow.route.target, body)
         hit = cache.hit_now(request)
         if hit is None:
-            return False
-        assert prepared is not None
+            return request
         own_lines = b"".join([line + b"\r\n" for line in prepared.cors_lines])
         template = hit_template(hit, own_lines, debug_headers=self._debug_headers, persistent=channel.persistent)
         if known.may_repeat and hit.reason == "fresh" and channel.persistent:
@@ -120,7 +119,7 @@ class DirectHits:
         kind = self._kind(channel, known, filled, model, stream=hit.entry.stream)
         own_id = request_id(known.lines(filled), self._identity) if prepared.has_own_id else self._fresh_id()
         self._send(channel, known, own_id, hit, template, kind, len(body), started_at, arrived_at, authorized)
-        return True
+        return None
 
     def _remember(self, read: ReadRequest, request: CacheRequest, hit: LocalHit, template: bytes) -> None:
         """Know the request again, where that alone tells which response it gets."""

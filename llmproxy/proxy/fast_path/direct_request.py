@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from twisted.python.failure import Failure
 
+from llmproxy.caching import CacheRequest
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.request_reader import RequestContent, read_at_once
 from llmproxy.limits.in_flight import Slots
@@ -19,22 +20,26 @@ from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
-from llmproxy.wire.client.pending_request import OwnedRequest, RequestOwner
+from llmproxy.wire.client.pending_request import OwnedRequest
 from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.server.direct import DirectChannel
 
 
-class DirectRequestOwner(RequestOwner, Protocol):
-    """Is told of its client and its limits, too."""
+class DirectRequestOwner(Protocol):
+    """Is told of its client and its limits, too, and of others who ask for the same."""
 
     def admit(self, request: DirectRequest, reservation: LimitReservation) -> None: ...
     def refuse(self, request: DirectRequest, error: BaseException) -> None: ...
     def client_left(self, request: DirectRequest, reason: Failure) -> None: ...
+    def joined(self, request: DirectRequest) -> None: ...
 
 
 class DirectRequest(OwnedRequest):
     """One that is its own channel's request as well.
 
+    @ivar path: Who serves it; C{owner}: who takes what becomes of its call, which is the same unless others have joined
+        that.
+    @ivar fill: What the cache was asked for, where it has had no response; C{storable}: whether that may be stored.
     @ivar held: Bytes of its body that are counted as held.
     @ivar hop: Where it was sent.
     @ivar received: Its body, as it came; C{whole}: as it is sent, which is the same unless C{usage_injected}: where its
@@ -61,6 +66,7 @@ class DirectRequest(OwnedRequest):
         "error",
         "expects_stream",
         "facts",
+        "fill",
         "filled",
         "first_byte_at",
         "held",
@@ -71,6 +77,7 @@ class DirectRequest(OwnedRequest):
         "measure",
         "model",
         "outcome",
+        "path",
         "pending",
         "read",
         "received",
@@ -85,6 +92,7 @@ class DirectRequest(OwnedRequest):
         "slot",
         "stalled",
         "started_at",
+        "storable",
         "stream",
         "usage",
         "usage_injected",
@@ -111,6 +119,7 @@ class DirectRequest(OwnedRequest):
     ended_at: float
     expects_stream: bool
     facts: RequestFacts
+    fill: CacheRequest | None
     filled: FilledHead | None
     first_byte_at: float
     held: int
@@ -120,7 +129,7 @@ class DirectRequest(OwnedRequest):
     ledger_id: str
     measure: Callable[[DirectRequest], bool]
     model: str
-    owner: DirectRequestOwner
+    path: DirectRequestOwner
     pending: PendingReservation[LimitReservation] | None
     read: RequestContent | None
     received: bytes
@@ -134,6 +143,7 @@ class DirectRequest(OwnedRequest):
     sent_at: float
     slot: Slots
     started_at: float
+    storable: bool
     stream: bool
     usage: Usage
     whole: bytes
@@ -142,8 +152,8 @@ class DirectRequest(OwnedRequest):
         # Not the base's: there is no Deferred, and its owner sets the rest.
         self.holder: Any = None
         self.started = self.sent = self.repeated = self.gone = self.stalled = self.usage_injected = False
-        self.waits = True
-        self.pending = self.reservation = None
+        self.waits = self.storable = True
+        self.pending = self.reservation = self.fill = None
         self.held, self.waits_since = 0, 0.0
         self.outcome, self.error = "complete", ""
 
@@ -165,10 +175,15 @@ class DirectRequest(OwnedRequest):
     # What its limits say
 
     def admit(self, reservation: LimitReservation) -> None:
-        self.owner.admit(self, reservation)
+        self.path.admit(self, reservation)
 
     def refuse(self, error: BaseException) -> None:
-        self.owner.refuse(self, error)
+        self.path.refuse(self, error)
+
+    # What the cache says
+
+    def become_joinable(self) -> None:
+        self.path.joined(self)
 
     # What its channel says
 
@@ -184,7 +199,7 @@ class DirectRequest(OwnedRequest):
             self.buffers.hold(-held)
 
     def connectionLost(self, reason: Failure) -> None:
-        self.owner.client_left(self, reason)
+        self.path.client_left(self, reason)
 
     def abort(self) -> None:
         """Only a response that has begun is cut."""

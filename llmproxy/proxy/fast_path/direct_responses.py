@@ -7,6 +7,7 @@ from functools import partial
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
+from llmproxy.caching import CacheOutcome
 from llmproxy.http import body_hints, fields
 from llmproxy.http.content_coding import decode_whole
 from llmproxy.http.content_measure import measure_short_text
@@ -81,12 +82,17 @@ class DirectResponses:
         request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream
         request.response_bytes = len(body)
         request.first_byte_at = first = self._seconds()
-        request.cache = cache = "disabled"
-        route, session = known.flow.route, known.flow.session
-        if self._pipeline.cache is not None:
-            request.cache = cache = "bypass"
-            if self._pipeline.cache.reads.any:
-                self._pipeline.cache.invalidate(route, session.grant, known.method, known.fields, response)
+        cache: str | CacheOutcome = "disabled"
+        route, session, caching = known.flow.route, known.flow.session, self._pipeline.cache
+        if request.fill is not None:
+            assert caching is not None
+            caching.end_sole(request.fill, request)
+            cache = caching.fill(request.fill, response, first - request.sent_at, storable=request.storable)
+        elif caching is not None:
+            cache = "bypass"
+            if caching.reads.any:
+                caching.invalidate(route, session.grant, known.method, known.fields, response)
+        request.cache = cache if isinstance(cache, str) else cache.status
         limits = b"" if request.reservation is None else request.reservation.header_lines
         without = names_begin_with(route.api.provider) if limits else b""
         out = fields.incoming_of_shape(values, shape.names, own_cors=prepared.own_cors, without=without)

@@ -62,7 +62,9 @@ class Flow:
     """Decisions of the pipeline, as it left them in the context of the request that went all the way.
 
     @ivar session: Whose requests these are. Good as long as the validator knows its token by the very same grant.
-    @ivar way: Where its requests go: to their provider, or to the cache, which may have their responses.
+    @ivar sending: How its requests go to their provider; C{None} where that is not known, and the pipeline sends those
+        that the cache has no response to.
+    @ivar cacheable: Its head as the cache sees it; C{None} where the cache has nothing to do with its requests.
     """
 
     session: Session
@@ -70,14 +72,15 @@ class Flow:
     dialect: Dialect | None
     operation: ProviderOperation
     limits: LimitPlan | None
-    way: Sending | CacheableHead
+    sending: Sending | None
+    cacheable: CacheableHead | None
 
     def decide(self, context: RequestContext) -> None:
         """Put into the context of another request what was decided."""
         context.route, context.session, context.grant = self.route, self.session, self.session.grant
         context.dialect, context.operation, context.limits = self.dialect, self.operation, self.limits
-        if isinstance(self.way, Sending):
-            context.provider_keys = keys = self.way.provider_keys
+        if self.sending is not None:
+            context.provider_keys = keys = self.sending.provider_keys
             context.provider_key = keys[0]
 
 
@@ -144,7 +147,7 @@ class KnownHead:
 
     def __init__(self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow) -> None:
         self.key = key
-        hops = flow.way.hops if isinstance(flow.way, Sending) else ()
+        hops = () if flow.sending is None else flow.sending.hops
         outgoing = len(hops) + sum(hop.uncoded is not None for hop in hops)
         self.size = FLOW_BYTES + (COPIES_OF_HEAD + max(outgoing, 1)) * len(key)
         self.shape = shape

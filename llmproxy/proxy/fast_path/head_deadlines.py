@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
 
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
@@ -14,9 +13,8 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 class HeadDeadlines:
     """Gives up requests that their provider does not answer in time."""
 
-    def __init__(self, clock: IReactorTime, failed: Callable[[DirectRequest, errors.UpstreamTimeout], object]) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
-        self._failed = failed
         self._waiting: dict[DirectRequest, None] = {}
         self._timer: IDelayedCall | None = None
         self._next_due = inf  # while there is no timer
@@ -43,7 +41,7 @@ class HeadDeadlines:
         for request in [each for each in self._waiting if each.due <= now]:
             request.give_up()
             lost = now - request.sent_at
-            self._failed(request, errors.UpstreamTimeout(f"The provider did not answer within {lost:g} s."))
+            request.owner.failed(request, errors.UpstreamTimeout(f"The provider did not answer within {lost:g} s."))
         due = min((each.due for each in self._waiting), default=inf)
         if due < self._next_due and self._timer is None:
             self._look_at(due)

@@ -22,8 +22,8 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
     grant, sending = session.entry(), None
     if grant is None:
         return None
-    if isinstance(flow.way, Sending):
-        sending = _prepare_sending(flow, flow.way, pipeline, accounting)
+    if flow.sending is not None:
+        sending = _prepare_sending(flow, flow.sending, pipeline, accounting)
         if sending is None:
             return None
     needs = pipeline.bodies.needs(session.grant, route, flow.operation, flow.limits)
@@ -57,16 +57,18 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
     )
 
 
-def _prepare_sending(flow: Flow, way: Sending, pipeline: Pipeline, accounting: Accounting) -> PreparedSending | None:
+def _prepare_sending(
+    flow: Flow, sending: Sending, pipeline: Pipeline, accounting: Accounting
+) -> PreparedSending | None:
     """C{None} where its key is no longer that."""
     session, route = flow.session, flow.route
-    keys = pipeline.key_entry(session.grant, route, way.provider_keys)
+    keys = pipeline.key_entry(session.grant, route, sending.provider_keys)
     if keys is None:
         return None
     common = (session.grant.project_id, session.grant.token_id, route.api_name, route.endpoint)
     slots, uses = accounting.slots(session, route), session.constant_uses()
-    sole = way.hops[0] if len(way.hops) == 1 else None
-    return PreparedSending(way.hops, sole, way.group, keys, slots, uses, common)
+    sole = sending.hops[0] if len(sending.hops) == 1 else None
+    return PreparedSending(sending.hops, sole, sending.group, keys, slots, uses, common)
 
 
 def _told_by(known: KnownHead, accounting: Accounting) -> tuple[int, ...]:

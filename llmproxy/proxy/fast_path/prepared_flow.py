@@ -66,7 +66,7 @@ class PreparedFlow:
     @ivar model: That which its path names; C{""}: the body does.
     @ivar grant: The grant, and until when it is good.
     @ivar expires_at: When it expires by itself, in seconds since the epoch; C{None}: never.
-    @ivar sending: How its requests are sent; C{None} where the cache has their responses.
+    @ivar sending: How its requests are sent; C{None} where that is not known.
     @ivar typed: Measures its responses, where they are the provider's; C{has_tier}: whether their head tells a tier.
     @ivar is_coded: Whether its body may have a content coding.
     @ivar is_policed: Whether its body is checked; C{is_measured}: measured; C{is_read_whole}: read for more than its

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from twisted.internet.defer import CancelledError
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy import errors
+from llmproxy.caching import CacheLookup
+from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
@@ -23,7 +25,8 @@ from llmproxy.proxy.fast_path.head_shape import HOLES
 from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity
-from llmproxy.proxy.pipeline import Pipeline, outgoing_lines
+from llmproxy.proxy.outgoing_fields import outgoing_lines
+from llmproxy.proxy.pipeline import Pipeline, SentOutcome
 from llmproxy.proxy.request_scheduler import RequestScheduler
 from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.upstreams import Upstream, Upstreams
@@ -99,21 +102,27 @@ class FastPath:
 
     def _learn(self, context: RequestContext) -> None:
         """A request has gone all the way through the pipeline: the next with its head may take the short one."""
-        request, known = context.request, context.request.known_head
-        has_flow = known is not None and known.known.current
-        if has_flow or not _is_usual(context) or not self._is_current(context):
+        request, filled = context.request, context.request.known_head
+        known = filled.known if filled is not None and filled.known.current else None
+        if known is not None and (known.flow.sending is not None or context.response is None):
+            return
+        if not _is_usual(context) or not self._is_current(context):
             return
         assert context.grant is not None and context.route is not None
-        if context.lookup is None and self._pipeline.may_be_cached(context):
+        if context.lookup is not None:
+            if self._pipeline.cache is None or not self._pipeline.cache.is_local:
+                return
+        elif self._pipeline.may_be_cached(context):
             return  # its body was none for the cache, but that of the next one may be
         if self._pipeline.policy.varies_with(self._varying, context.grant, context.route):
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
-        shape = self.table.shape_due(lines)
-        if shape is not None:
-            flow = self._flow(context, lines, shape.holes)
-            if flow is not None:
-                self.table.put(shape, lines, request.lines.names, flow)
+        shape = self.table.shape_due(lines) if known is None else known.shape
+        flow = None if shape is None else self._flow(context, lines, shape.holes)
+        if shape is not None and flow is not None:
+            if known is not None:  # which is known from hits alone
+                self.table.drop(known)
+            self.table.put(shape, lines, request.lines.names, flow)
 
     def _is_current(self, context: RequestContext) -> bool:
         """Whether what the request found is still what the next one finds: its settings may have been reloaded, or its
@@ -127,22 +136,28 @@ class FastPath:
     def _flow(self, context: RequestContext, lines: list[bytes], holes: tuple[tuple[int, bytes], ...]) -> Flow | None:
         route, session, lookup = context.route, context.session, context.lookup
         assert route is not None and session is not None
-        way: Sending | CacheableHead
+        sending = cacheable = None
         if lookup is not None:
             filled = holes_in(lookup.request.lines, lines, holes)
             if filled is None:
                 return None
-            way = CacheableHead(lookup.request, filled)
-        else:
-            group, keys = self._upstreams.of(route.api_name), context.provider_keys or ()
-            places = [(upstream, key) for upstream in group.members for key in keys]
-            if not 0 < len(places) <= MAX_HOPS:
+            cacheable = CacheableHead(lookup.request, filled)
+        if context.response is not None:
+            sending = self._sending(context, route, lines, holes)
+            if sending is None:
                 return None
-            hops = [self._hop(context, lines, holes, *place) for place in places]
-            if None in hops:
-                return None
-            way = Sending(keys, tuple(filter(None, hops)), group)
-        return Flow(session, route, context.dialect, context.operation, context.limits, way)
+        return Flow(session, route, context.dialect, context.operation, context.limits, sending, cacheable)
+
+    def _sending(
+        self, context: RequestContext, route: Route, lines: list[bytes], holes: tuple[tuple[int, bytes], ...]
+    ) -> Sending | None:
+        """How requests with this head go to their provider; C{None} where that is not clear."""
+        group, keys = self._upstreams.of(route.api_name), context.provider_keys or ()
+        places = [(upstream, key) for upstream in group.members for key in keys]
+        if not 0 < len(places) <= MAX_HOPS:
+            return None
+        hops = [self._hop(context, lines, holes, *place) for place in places]
+        return None if None in hops else Sending(keys, tuple(filter(None, hops)), group)
 
     def _hop(
         self,
@@ -193,7 +208,12 @@ class FastPath:
         """One that is not there at once, or says something else than 200."""
         context = self._context(request)
         request.attempt.responded(response.code, self._clock.seconds())
+        request.hop.leave()
         self._go_on(context, request, response)
+
+    def take_joined(self, request: DirectRequest, outcome: Deferred[Response | BaseException]) -> None:
+        """One for whose response others wait, too."""
+        self._go_on(self._context(request), request, outcome)
 
     def take_failure(self, request: DirectRequest, error: BaseException) -> None:
         """There is no response. The pipeline tries again where it would, or refuses."""
@@ -239,6 +259,7 @@ class FastPath:
         self._end(context, request, errors.ClientGone())
 
     def _waiting(self, request: DirectRequest, request_id: str, client: str) -> RequestContext:
+        self._leave_cache(request)
         body = request.received
         upload = RequestBody.of(body, request.channel.limits.messages.body, self._accounting.buffers)
         head = request.known.parsed(request.filled, len(body))
@@ -253,7 +274,7 @@ class FastPath:
         context.mark("auth", since)
         context.under_way = "turn"
         self._accounting.begin()
-        self._pipeline.start(context, self._pipeline.resume(context, error, None))
+        self._pipeline.start(context, self._pipeline.resume(context, error, None, self._lookup(request)))
 
     def _context(self, direct: DirectRequest, *, gone: bool = False) -> RequestContext:
         """What the pipeline would know of it.
@@ -261,6 +282,7 @@ class FastPath:
         @param gone: Whether its client has left, so that its connection knows it no more.
         """
         known, channel = direct.known, direct.channel
+        self._leave_cache(direct)
         self._accounting.write_openings()  # it may be sent by others from now on
         direct.release()
         head = known.parsed(direct.filled, len(direct.received))
@@ -272,7 +294,6 @@ class FastPath:
             channel.hand_over(request)
         known.flow.decide(context)
         context.provider_key = direct.hop.key
-        direct.hop.leave()
         self._pipeline.bodies.observe_read(context, direct.received, direct.content)
         context.body, context.charge = BytesBody(direct.whole), Charge()
         context.usage_injected = direct.usage_injected
@@ -301,10 +322,26 @@ class FastPath:
 
     def _fail(self, context: RequestContext, request: DirectRequest, error: BaseException) -> None:
         request.attempt.failed(error, self._clock.seconds())
+        request.hop.leave()
         self._go_on(context, request, error)
 
-    def _go_on(self, context: RequestContext, request: DirectRequest, outcome: Response | BaseException) -> None:
-        self._pipeline.start(context, self._pipeline.resume(context, outcome, request.hop.upstream))
+    def _go_on(self, context: RequestContext, request: DirectRequest, outcome: SentOutcome) -> None:
+        upstream = request.hop.upstream
+        self._pipeline.start(context, self._pipeline.resume(context, outcome, upstream, self._lookup(request)))
+
+    def _leave_cache(self, request: DirectRequest) -> None:
+        """It is no call of its own any more that others may join."""
+        if request.fill is not None and self._pipeline.cache is not None:
+            self._pipeline.cache.end_sole(request.fill, request)
+
+    @staticmethod
+    def _lookup(request: DirectRequest) -> CacheLookup | None:
+        """How it deals with the cache from now on; C{None} where it does not."""
+        if request.fill is None:
+            return None
+        lookup = CacheLookup(request.fill)
+        lookup.storable = request.storable
+        return lookup
 
 
 def _is_usual(context: RequestContext) -> bool:
@@ -313,10 +350,8 @@ def _is_usual(context: RequestContext) -> bool:
     if route is None or session is None or grant is None:
         return False
     answered = context.response is not None and context.provider_key is not None
-    if context.lookup is None and not answered:
-        return False
-    if context.lookup is not None and context.lookup.outcome.status != "hit":
-        return False  # a head whose responses are never there would be looked up twice
+    if not answered and (context.lookup is None or context.lookup.outcome.status != "hit"):
+        return False  # it was another's, or none
     decided_anew = (
         context.background
         or (context.operation.deferred is not None and not context.operation.deferred_in_background)

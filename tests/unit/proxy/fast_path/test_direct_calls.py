@@ -142,7 +142,8 @@ class DirectCallsTests(SynchronousTestCase):
         )
         owner: Any = self.calls
         request = DirectRequest()
-        request.owner, request.channel, request.known, request.filled = owner, channel, known, None
+        request.owner = request.path = owner
+        request.channel, request.known, request.filled = channel, known, None
         request.read, request.model, request.expects_stream = NO_CONTENT, name, False
         request.received = request.whole = BODY
         request.started_at, request.arrived_at, request.buffers = 7.0, 0.0, self.buffers

@@ -14,7 +14,7 @@ from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 LINES = [b"POST / HTTP/1.1", *(b"Field-%d: v" % number for number in range(6))]
 
 
-FLOW: Any = SimpleNamespace(way=None)
+FLOW: Any = SimpleNamespace(sending=None)
 
 
 class Outgoing(TestCase):
