@@ -255,11 +255,11 @@ class ICounters(Interface):
         @param measured: Whether its line in the ledger says the same; not where nobody knows what it used.
         """
 
-    def corrected(amounts: Mapping[str, tuple[int, float]]) -> None:
-        """The store has corrected what requests of long ago took of budgets: key to (how much more, C{ends}).
+    def untold(amounts: Mapping[str, int]) -> None:
+        """Settled requests took so much of budgets, by key, and no line will say so. Never waits, never raises."""
 
-        Never waits, never raises.
-        """
+    def corrected(amounts: Mapping[str, tuple[int, float]]) -> None:
+        """As C{untold}: the store has corrected what requests of long ago took, to (how much more, C{ends})."""
 
     def used(claims: Sequence[Claim]) -> Deferred[list[int]]:
         """Fire with how much of each is used now, with what requests under way have reserved."""

@@ -67,8 +67,9 @@ def each_once(budgets: Iterable[Budget]) -> tuple[Budget, ...]:
 
 
 def nano(dollars: float) -> int:
-    """Dollars as whole nano-dollars, to the nearest: what binary fractions add is none."""
-    return round(dollars * NANO)
+    """Dollars as whole nano-dollars, to the nearest: what binary fractions add is none. No request costs more than the
+    largest budget has: what is beyond that no counter could keep."""
+    return round((dollars if dollars < MOST_USD else MOST_USD) * NANO)
 
 
 def _parts(text: str, pattern: str, example: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from llmproxy.errors import StoreUnavailable
+from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.ledger.batches import Price, next_batch, unsettled_batch
 from llmproxy.ledger.compact import KindsOfJournal
 from llmproxy.ledger.journal import FIRST_OFFSET, OrphanedJournal, names, open_orphan
@@ -58,10 +58,21 @@ class JournalRecovery:
         self._price = price
 
     async def recover_all(self) -> None:
-        """Recover every journal whose process is no more. L{StoreUnavailable} where the store does not answer."""
+        """Recover every journal whose process is no more. L{StoreUnavailable} where the store does not answer; where it
+        refuses what one of them holds, that error, once all others are recovered."""
+        refused: ProxyError | None = None
         for name in await self._in_thread(names, self._directory):
-            if name != self._run:
+            if name == self._run:
+                continue
+            try:
                 await self._recover(name)
+            except StoreUnavailable:
+                raise
+            except ProxyError as e:
+                refused = e
+                self._log.error("The store refuses what is in the journal {name}: {reason}", name=name, reason=str(e))
+        if refused is not None:
+            raise refused
 
     async def _recover(self, name: str) -> None:
         try:

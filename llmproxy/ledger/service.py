@@ -16,7 +16,7 @@ from zope.interface import implementer
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import FairLock, deferred, within
 from llmproxy.brief_record import RecordKinds
-from llmproxy.errors import ProxyError, StoreUnavailable
+from llmproxy.errors import Invalid, ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, Gauge, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
 from llmproxy.ledger import records
@@ -112,7 +112,7 @@ class Ledger(Service):
         self._timer: IDelayedCall | None = None
         self._round: Deferred[None] | None = None
         self._next_recovery = self._next_roll_up = 0.0
-        self._running = self._behind = False
+        self._running = self._behind = self._refused = False
         self._own_lines = 0
         self.pending_results = 0
 
@@ -195,9 +195,10 @@ class Ledger(Service):
 
     @property
     def state(self) -> str:
-        """C{ok}, or what is wrong: C{journal_full} (the store has not answered for too long), C{disk_full} or
-        C{journal_gone} (its files were removed, and cannot be made anew)."""
-        return self._writer.problem or "ok"
+        """C{ok}, or what is wrong: C{journal_full} (the store has not answered for too long), C{disk_full},
+        C{journal_gone} (its files were removed, and cannot be made anew) or C{refused} (the store does not take what it
+        holds)."""
+        return self._writer.problem or ("refused" if self._refused else "ok")
 
     @property
     def files(self) -> str:
@@ -315,9 +316,13 @@ class Ledger(Service):
             await self._writer.prepare()
             await self.flush()
             await self._housekeep()
-            if self._behind:
-                self._behind = False
+            if self._behind or self._refused:
+                self._behind = self._refused = False
                 self._log.info("The ledger is entered again.")
+        except Invalid as e:
+            if not self._refused:
+                self._refused = True
+                self._log.error("The store refuses lines of the ledger; its journal has them: {reason}", reason=str(e))
         except ProxyError as e:
             if not self._behind:
                 self._behind = True

@@ -168,7 +168,7 @@ class Limiter:
                 tokens, cost = most
                 money = 0
                 if plan.counts_money and cost is not None:
-                    money = round(cost * NANO) + 1  # more than rounding can take away
+                    money = nano(cost) + 1  # more than rounding can take away
                 amounts = (1, tokens, money)
         if self._local is not None:
             taken = self._local.take(limits, amounts)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from llmproxy.base.budgets import NANO
+from llmproxy.base.budgets import nano
 from llmproxy.limits.counted import CountedLimits
 from llmproxy.limits.plan import LimitPlan, Rule
 from llmproxy.model import Claim
@@ -29,6 +29,7 @@ class SettlesTickets(Protocol):
     """Counters that what is held was taken from; L{ICounters} says more."""
 
     def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None: ...
+    def untold(self, amounts: Mapping[str, int]) -> None: ...
 
 
 class LimitReservation:
@@ -105,7 +106,13 @@ class LimitReservation:
 
         @param cost: C{None} where nobody knows.
         """
-        self._settle((1, tokens, self._amounts[2] if cost is None else round(cost * NANO)))
+        if cost is not None:
+            self._settle((1, tokens, nano(cost)))
+        elif self._ticket is not None:
+            self._settle((1, tokens, self._amounts[2]))
+            untold = {key: amount for key, unit, amount, _ in self.budgets if unit == "usd"}
+            if untold:  # their line will have no price
+                self._counters.untold(untold)
 
     def _settle(self, amounts: Amounts, *, measured: bool = True) -> None:
         ticket = self._ticket

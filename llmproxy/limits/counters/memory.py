@@ -74,6 +74,7 @@ class MemoryCounters(Service):
                 [(unit, local.lease(key), limit) for unit, key, limit in limits.leases],
                 [(unit, local.window(key, now), limit) for unit, key, limit in limits.rates],
                 [(unit, budgets[key], limit) for unit, key, limit in limits.budgets],
+                {key: budgets[key] for _, key, _ in limits.budgets},
             )
         return limits.ready
 
@@ -136,6 +137,9 @@ class MemoryCounters(Service):
 
     def settle(self, ticket: TakenLimits, amounts: Sequence[int], *, measured: bool = True) -> None:
         ticket.limits.settle(ticket, amounts, measured=measured)
+
+    def untold(self, amounts: Mapping[str, int]) -> None:
+        self._prefetch.untold(amounts)
 
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         """What was given back is in the store, where it is asked for."""

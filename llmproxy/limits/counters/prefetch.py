@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -293,7 +293,7 @@ class BudgetPrefetch:
             if (idle or not needed) and not known.held and not known.room:
                 self._drop(key)
         await self._tell(self._store.give_budgets, given, self._owe_again)
-        await self._tell(self._store.account_budgets, unmeasured, self._tell_again)
+        await self._tell(self._store.account_budgets, unmeasured, self.untold)
 
     async def _tell(
         self,
@@ -316,8 +316,9 @@ class BudgetPrefetch:
             if amount < 0:
                 self.known.setdefault(key, PrefetchedBudget()).room += amount
 
-    def _tell_again(self, unmeasured: dict[str, int]) -> None:
-        for key, amount in unmeasured.items():
+    def untold(self, amounts: Mapping[str, int]) -> None:
+        """Requests took so much, of which no line of the ledger will tell: the store is told."""
+        for key, amount in amounts.items():
             self.known.setdefault(key, PrefetchedBudget()).unmeasured += amount
 
     def spare(self, key: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class ReadyLimits:
         the same, none of these has been forgotten.
     """
 
-    __slots__ = ("_budgets", "_leases", "_rates", "_slot", "known")
+    __slots__ = ("_budgets", "_by_key", "_leases", "_rates", "_slot", "known")
 
     def __init__(
         self,
@@ -44,11 +44,14 @@ class ReadyLimits:
         leases: Sequence[tuple[int, LeaseCounter, int]],
         rates: Sequence[tuple[int, Window, int]],
         budgets: Sequence[tuple[int, PrefetchedBudget, int]],
+        by_key: Mapping[str, PrefetchedBudget],
     ) -> None:
         """
         @param leases: The index of what is taken among a request's amounts, the counter, and what the limit allows;
             likewise C{rates} and C{budgets}.
+        @param by_key: The budgets.
         """
+        self._by_key = by_key
         self.known = known
         self._leases = leases
         # Those side by side of which the same is taken are looked at together; the least that one of them allows.
@@ -143,3 +146,8 @@ class ReadyLimits:
                 budget.full_until = 0.0
             if not measured:
                 budget.unmeasured += used
+
+    def untold(self, amounts: Mapping[str, int]) -> None:
+        """As L{ICounters<llmproxy.interfaces.ICounters>} has it."""
+        for key, amount in amounts.items():
+            self._by_key[key].unmeasured += amount

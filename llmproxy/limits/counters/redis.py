@@ -144,6 +144,9 @@ class RedisCounters(RemoteCounters):
         if not failure.check(RedisUnavailable, RedisRefused):
             self._log.failure("Requests could not be settled.", failure)
 
+    def untold(self, amounts: Mapping[str, int]) -> None:
+        self.local.untold(amounts)
+
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         self.local.corrected(amounts)
 

@@ -84,6 +84,9 @@ class SupervisedCounters(RemoteCounters):
         if ticket.number and ticket.limits is not None:
             self._settle(ticket.number, [amounts[unit] for unit, _, _, _ in ticket.limits.limits])
 
+    def untold(self, amounts: Mapping[str, int]) -> None:
+        self.local.untold(amounts)
+
     def corrected(self, amounts: Mapping[str, tuple[int, float]]) -> None:
         self.local.corrected(amounts)
 

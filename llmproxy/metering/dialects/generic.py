@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from llmproxy.base.budgets import MOST_USD
 from llmproxy.metering.dialects.operation import ProviderOperation, no_further_units
 from llmproxy.metering.dialects.reported_usage import Counts, UsageSyntax
 from llmproxy.metering.dialects.shapes import Shape, has_any, number
@@ -41,23 +42,26 @@ SHAPES = (
 SYNTAX = UsageSyntax(elsewhere=other_usage_object)
 
 
+_TICKS = 1e10  # of x.ai, in a dollar
+
+
 def _xai(usage: Counts) -> float | None:
-    ticks = number(usage.get("cost_in_usd_ticks"))
-    return None if ticks is None else ticks / 1e10
+    ticks = number(usage.get("cost_in_usd_ticks"), MOST_USD * _TICKS)
+    return None if ticks is None else ticks / _TICKS
 
 
 def _openrouter(usage: Counts) -> float | None:
     """Credits are dollars; with a key of one's own for the provider behind, that one charges too."""
-    cost, details = number(usage.get("cost")), usage.get("cost_details")
+    cost, details = number(usage.get("cost"), MOST_USD), usage.get("cost_details")
     if cost is None:
         return None
-    behind = number(details.get("upstream_inference_cost")) if isinstance(details, dict) else None
+    behind = number(details.get("upstream_inference_cost"), MOST_USD) if isinstance(details, dict) else None
     return cost + (behind or 0.0) if usage.get("is_byok") is True else cost
 
 
 def _perplexity(usage: Counts) -> float | None:
     cost = usage.get("cost")
-    return number(cost.get("total_cost")) if isinstance(cost, dict) else None
+    return number(cost.get("total_cost"), MOST_USD) if isinstance(cost, dict) else None
 
 
 # Providers that say what they charged, by their names in genai-prices; it goes before any list.

@@ -14,7 +14,7 @@ Counts = Mapping[str, Any]
 Members = tuple[tuple[tuple[str, ...], tuple[str, ...]], ...]
 """Paths into a usage object, each with the units that what stands there counts for."""
 
-MAX_COUNT = 2**53  # what JSON readers of every kind agree on; a count beyond it is none
+MAX_COUNT = 2**40  # a million million tokens; a count beyond it is none, and sums of all below it can be kept
 
 
 def uncorrected(units: Units, usage: Counts) -> Units:
@@ -47,7 +47,7 @@ def has_any(*members: str) -> Callable[[Counts], bool]:
     return lambda usage: any(name in usage for name in members)
 
 
-def number(value: Any) -> int | float | None:
-    """A count that can be believed."""
+def number(value: Any, most: float = MAX_COUNT) -> int | float | None:
+    """A count that can be believed; or whatever else is not negative, and not more than C{most}."""
     plain = value.__class__ is int or value.__class__ is float
-    return value if plain and 0 <= value <= MAX_COUNT else None
+    return value if plain and 0 <= value <= most else None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from twisted.internet.defer import Deferred, fail, succeed
 
-from llmproxy.errors import StoreUnavailable
+from llmproxy.errors import Invalid, StoreUnavailable
 from llmproxy.ledger.journal import Journal
 from llmproxy.ledger.pending import PendingResult
 from llmproxy.ledger.sql import JournalBatch
@@ -19,6 +19,7 @@ class MemoryBooks:
     """Keeps lines as the store does: a part of a journal is entered if all before it was.
 
     @ivar down: Whether it does not answer; C{deaf}: whether it enters and then does not say so.
+    @ivar refused: The journals of which it takes nothing.
     """
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class MemoryBooks:
         self.folds: list[tuple[float, str]] = []
         self.results: list[PendingResult] = []
         self.down = self.deaf = False
+        self.refused = set[str]()
 
     def offset(self, journal: str) -> Deferred[int | None]:
         return fail(StoreUnavailable()) if self.down else succeed(self.places.get(journal))
@@ -36,6 +38,8 @@ class MemoryBooks:
     def append(self, journal: str, batch: Callable[[], JournalBatch]) -> Deferred[JournalBatch | None]:
         if self.down:
             return fail(StoreUnavailable())
+        if journal in self.refused:
+            return fail(Invalid("The database cannot store it."))
         part = batch()
         if self.places.get(journal, part.before) != part.before:
             return succeed(None)

@@ -175,6 +175,17 @@ class LedgerTests(SynchronousTestCase):
         self.clock.advance(1)
         self.assertEqual(self.written_lines(), [f"r{n}" for n in range(1, 26)])
 
+    def test_the_store_refuses_what_it_is_told(self) -> None:
+        """That is not kept from operators; once it takes it, all is entered."""
+        ledger = self.started()
+        self.books.refused = {"run1"}
+        self.asked(ledger, 3)
+        self.clock.advance(1)
+        self.assertEqual((self.written_lines(), ledger.state), ([], "refused"))
+        self.books.refused.clear()
+        self.clock.advance(1)
+        self.assertEqual((self.written_lines(), ledger.state), (["r1", "r2", "r3"], "ok"))
+
     def test_the_store_does_not_say_that_it_did(self) -> None:
         """An answer that was lost on its way is no reason to enter anything twice."""
         ledger = self.started()
@@ -349,6 +360,21 @@ class LedgerTests(SynchronousTestCase):
         self.world.kill(first)
         self.clock.pump([1] * 61)
         self.assertEqual(self.written_lines(), ["r1", "r2", "r3"])
+
+    def test_neighbours_of_whom_the_store_refuses_one(self) -> None:
+        """It keeps none of the others back."""
+        dead = [self.started() for _ in range(3)]
+        self.books.down = True
+        for each in dead:
+            self.asked(each)
+            self.clock.advance(1)
+        self.books.down = False
+        for each in dead:
+            self.world.kill(each)
+        self.books.refused = {"run1", "run2"}
+        last = self.started()
+        self.clock.pump([1] * 61)
+        self.assertEqual((self.written_lines(), last.state), (["r3"], "refused"))
 
     def test_stopped_in_good_order(self) -> None:
         """All is entered, and nothing stays on the disk."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class Counters:
     def __init__(self) -> None:
         self.asked: list[tuple[Claim, ...]] = []
         self.settled: list[tuple[Any, list[int]]] = []
+        self.not_told: list[dict[str, int]] = []
         self.verdict: Verdict | None = None
         self.later: Deferred[Verdict] | None = None
 
@@ -53,6 +54,9 @@ class Counters:
     def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
         self.settled.append((ticket, list(amounts)))
         self.measured = measured
+
+    def untold(self, amounts: Mapping[str, int]) -> None:
+        self.not_told.append(dict(amounts))
 
     def used(self, claims: Sequence[Claim]) -> Deferred[list[int]]:
         self.asked.append(tuple(claims))
@@ -215,10 +219,15 @@ class SettleTests(QuotaCase):
         self.assertEqual(self.counters.settled, [("ticket", [1, 1, 42, 100_000])])
 
     def test_without_a_price(self) -> None:
-        """What nobody knows is charged at the worst."""
+        """What nobody knows is charged at the worst, and no line will tell it; that is said once."""
         held = self.held()
-        held.settle(42, None)
-        self.assertEqual(self.counters.settled, [("ticket", [1, 1, 42, held.claims[-1].amount])])
+        for _ in range(2):
+            held.settle(42, None)
+        worst = held.claims[-1]
+        self.assertEqual(self.counters.settled, [("ticket", [1, 1, 42, worst.amount])])
+        self.assertEqual(self.counters.not_told, [{worst.key: worst.amount}])
+        self.held().settle(42, 0.5)
+        self.assertEqual(len(self.counters.not_told), 1)
 
     def test_given_back(self) -> None:
         self.held().give_back()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -79,6 +79,9 @@ class ClaimCounters:
 
     def settle(self, ticket: Any, amounts: Sequence[int], *, measured: bool = True) -> None:
         self._counters.settle(ticket, amounts, measured=measured)
+
+    def untold(self, amounts: Mapping[str, int]) -> None:
+        self._counters.untold(amounts)
 
 
 class Way:

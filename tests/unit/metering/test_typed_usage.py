@@ -86,7 +86,7 @@ WORDS = st.sampled_from(
         *("models/", "o1", "\x00", "é", "x" * 129, "list", "response.failed", "standard_only"),
     ]
 )
-COUNTS = st.integers(0, 500) | st.sampled_from([0, 1, 2**53, 2**53 + 1, 2**63, 10**30, -1, 250_000])
+COUNTS = st.integers(0, 500) | st.sampled_from([0, 1, 2**40, 2**40 + 1, 2**53, 2**63, 10**30, -1, 250_000])
 LEAVES = st.none() | st.booleans() | COUNTS | st.floats(0, 1000) | st.floats() | WORDS
 VALUES = st.recursive(
     LEAVES,
