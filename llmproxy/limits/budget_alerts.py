@@ -137,7 +137,7 @@ class BudgetAlerts(Service):
         if before is None and len(self._in_use) >= MAX_BUDGETS_IN_USE:
             self._overlooked += 1
             return
-        if before is not None and before.refused:
+        if before is not None and before.refused and before.rule == budget.rule:
             budget = budget._replace(refused=True)
         self._in_use[budget.claim.key] = budget
 

@@ -14,7 +14,8 @@ from llmproxy.metering.meter import Dialect, dialect
 from llmproxy.metering.price_list import get_snapshot
 from llmproxy.metering.prices import OwnPrice, Prices
 
-MAX_REMEMBERED_PATHS = 4096  # paths
+MAX_REMEMBERED_PATHS = 4096
+MAX_REMEMBERED_PATH_BYTES = 512  # a longer one is read anew each time
 
 # The providers of the settings by their names in genai-prices.
 _PROVIDERS = {
@@ -47,7 +48,9 @@ class Operations:
         key = (api, path)
         found = self._known.get(key)
         if found is None:
-            found = self._known[key] = operation(self._providers[api], path)
+            found = operation(self._providers[api], path)
+            if len(path) <= MAX_REMEMBERED_PATH_BYTES:
+                self._known[key] = found
         return found
 
 
@@ -77,7 +80,9 @@ class Meters:
         except KeyError:
             pass
         known = self._providers.get(api)
-        found = self._dialects[key] = None if known is None else dialect(api, known, self._prices, path)
+        found = None if known is None else dialect(api, known, self._prices, path)
+        if len(path) <= MAX_REMEMBERED_PATH_BYTES:
+            self._dialects[key] = found
         return found
 
 

@@ -10,6 +10,7 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.model import Grant
 
 MAX_MEMO_TEXTS = 4096
+MAX_MEMO_BYTES = 1024  # of all that one request says of it; of more it is worked out anew
 
 
 class AttributionFields:
@@ -35,7 +36,9 @@ class AttributionFields:
         key = (grant.metadata, *sent)
         text = self._texts.get(key)
         if text is None:
-            text = self._texts[key] = self._written(sent, dict(grant.metadata))
+            text = self._written(sent, dict(grant.metadata))
+            if sum([len(value) for value in sent if value is not None]) <= MAX_MEMO_BYTES:
+                self._texts[key] = text
         return text
 
     def _written(self, sent: list[bytes | None], fixed: Mapping[str, str]) -> str:

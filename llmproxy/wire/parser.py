@@ -20,6 +20,7 @@ CHUNKED = -1
 UNTIL_CLOSE = -2
 """The body ends where the connection does (responses only)."""
 
+MAX_KNOWN_HOST_BYTES = 255  # of a host that is remembered
 METHODS = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"))
 
 
@@ -313,12 +314,12 @@ def _host(fields: FieldLines, minor: int) -> bytes:
         raise _bad("HTTP/1.1 requires exactly one Host.")
     host = fields.value(b"host")
     assert host is not None
-    if not _is_authority(host):
+    if not (_is_authority if len(host) <= MAX_KNOWN_HOST_BYTES else _is_authority.__wrapped__)(host):
         raise _bad("Host is not a host name with an optional port.")
     return host
 
 
-@lru_cache(1024)
+@lru_cache(1024)  # of those that are not too long to be kept
 def _is_authority(value: bytes) -> bool:
     match = _AUTHORITY.fullmatch(value)
     return match is not None and int(match[1] or 0) <= 65535

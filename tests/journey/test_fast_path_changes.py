@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from hashlib import sha256
 from typing import Any
+from weakref import ref
 
 from twisted.internet.defer import Deferred, succeed
 
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.model import Grant
+from llmproxy.wire.server.channel import Channel
 from tests.support.proxy_case import KEY, OTHER, TOKEN, ProxyTestCase, request
 from tests.support.responses import Response, parse_response
+from tests.support.transport import MemoryTransport
 
 BODY = b'{"model":"gpt-4o","messages":[]}'
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -225,14 +230,45 @@ class OneGrantAtATime(Changes):
         self.assert_direct(0)
 
 
+class Connections(DirectCase):
+    """What is kept of them."""
+
+    def test_what_was_expected_ends_with_its_connection(self) -> None:
+        """Nothing of it waits for the collector, whose runs are rare."""
+        fast_path = self.proxy._parts.fast_path
+        assert fast_path is not None
+        gc.disable()
+        self.addCleanup(gc.enable)
+        (known,) = fast_path.table._known.values()
+        kept = ref(next(each for each in gc.get_objects() if isinstance(each, Channel) and each.expected is known))
+        self.user.close()
+        self.network.flow()
+        own = [each for each in gc.get_referrers(kept()) if not isinstance(each, MemoryTransport)]
+        self.assertEqual(own, [])
+
+    def test_a_long_head_is_looked_up_each_time(self) -> None:
+        """No connection keeps it."""
+        self.user = self.client()
+        for _ in range(5):
+            self.user.send(request("X-Long: " + "a" * 20_000, body=BODY))
+            self.provider.last.take()
+            self.provider.last.send(OK)
+            self.assertEqual(parse_response(self.user.take()).status, 200)
+        self.assert_direct(3)
+        kept = [each.expected for each in gc.get_objects() if isinstance(each, Channel) and each.expected is not None]
+        self.assertEqual([known for known in kept if len(known.key) > 20_000], [])
+
+
 class Hits(DirectCase):
     """Requests that are the same to the last byte, and to which the cache responds."""
 
     cache = {"streams": True}  # noqa: RUF012
     kept = OK.replace(b"Content-Type", b"Cache-Control: max-age=60\r\nContent-Type")
+    body = BODY
+    fields: tuple[str, ...] = ()
 
     def asked(self, answer: bytes = kept) -> Response:
-        self.user.send(request("Cache-Control: public, max-age=60", body=BODY))
+        self.user.send(request("Cache-Control: public, max-age=60", *self.fields, body=self.body))
         self.at_provider = self.provider.last.take() if self.provider.peers else b""
         if self.at_provider:
             self.provider.last.send(answer)
@@ -276,6 +312,34 @@ class Hits(DirectCase):
         self.network.pass_time(1.0)
         self.asked()
         self.assertNotEqual(self.at_provider, b"")
+
+    def test_a_digest_is_no_request(self) -> None:
+        """A longer one is known by its digest; who sends that alone has said nothing."""
+        self.body = BODY[:-1] + b" " * 3000 + b"}"
+        for _ in range(4):
+            self.assertEqual(self.asked().status, 200)
+        self.assertEqual(self.at_provider, b"")
+        sent = request("Cache-Control: public, max-age=60", body=self.body)
+        other = self.client()
+        for _ in range(4):  # whose own requests are known
+            other.send(request("Cache-Control: public, max-age=60", body=BODY))
+        other.take()
+        before = self.proxy.metrics().requests
+        other.send(sha256(sent).digest())
+        self.assertNotIn(b"200 OK", other.take())
+        self.assertEqual(self.proxy.metrics().requests, before)
+
+    def test_long_heads_of_requests(self) -> None:
+        """Likewise those: their flows are bounded by what they take, and would be kept by what nobody counts."""
+        fast_path = self.proxy._parts.fast_path
+        assert fast_path is not None
+        fast_path.table.repeated.clear()
+        self.fields = ("X-Long: " + "a" * 5000,)
+        self.direct = fast_path.served
+        for _ in range(5):
+            self.assertEqual(self.asked().status, 200)
+        self.assert_direct(3)
+        self.assertEqual(len(fast_path.table.repeated), 0)
 
     def test_long_heads_of_responses(self) -> None:
         """They are sent all the same, but not kept once more for each request: the cache alone has a bound for them."""

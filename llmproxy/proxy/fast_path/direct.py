@@ -87,7 +87,9 @@ class DirectPath:
             known = self._table.find_in(data)
             if known is None or known.text is None or (found := known.text.match(data)) is None:
                 return False
-            channel.expected, text = known, known.text
+            text = known.text
+            if known.is_short:
+                channel.expected = known
         assert known is not None
         if not known.current:
             channel.expected = None
@@ -281,5 +283,5 @@ def _never(asked: CacheRequest, request: DirectRequest) -> bool:
 
 def _expect(channel: DirectChannel, known: KnownHead) -> None:
     """Look for this head first in what is received next."""
-    if known.text is not None:
+    if known.text is not None and known.is_short:
         channel.expected = known

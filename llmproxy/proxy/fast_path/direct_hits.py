@@ -20,6 +20,7 @@ from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.server.direct import DirectChannel
 
 MAX_KEPT_REQUEST_BYTES = 2048  # of a longer one its digest is kept
+MAX_KEPT_HEAD_BYTES = 4096  # one with a longer head is not kept: its flow is, for as long as it is
 MAX_KEPT_TEMPLATE_BYTES = 4096  # a request whose response has a longer head is not kept
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
@@ -73,7 +74,7 @@ class DirectHits:
         @param data: All of it.
         @param authorized: Until when it has waited for its body, by the clock; else as in L{ReadRequest}.
         """
-        again = self._repeated.get(data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).digest())
+        again = self._repeated.get(data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).hexdigest())
         if again is None:
             return False
         known, cache, accounting = again.known, self._cache, self._accounting
@@ -127,8 +128,10 @@ class DirectHits:
         assert self._cache is not None and known.text is not None
         repeatable = self._cache.repeatable(request, hit)
         data = known.text.with_body(None if filled is None else filled.holes, body)
-        if repeatable is not None and len(template) <= MAX_KEPT_TEMPLATE_BYTES:
-            key = data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).digest()
+        fits = len(data) - len(body) <= MAX_KEPT_HEAD_BYTES and len(template) <= MAX_KEPT_TEMPLATE_BYTES
+        if repeatable is not None and fits:
+            # A text, where it is a digest: no bytes that a client sends are equal to that.
+            key = data if len(data) <= MAX_KEPT_REQUEST_BYTES else sha256(data).hexdigest()
             self._repeated[key] = RepeatedRequest(known, filled, len(body), read.model, repeatable, template)
             known.repeats = True
 

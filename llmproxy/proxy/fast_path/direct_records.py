@@ -13,11 +13,12 @@ from llmproxy.metering.meter import NO_USAGE
 from llmproxy.model import RequestRecord, Usage
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.fast_path.flow import KnownHead
-from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
+from llmproxy.proxy.fast_path.prepared_flow import MAX_RECORD_KINDS, RequestFacts
 
 if TYPE_CHECKING:
     from llmproxy.proxy.fast_path.direct_request import DirectRequest
 
+KIND_BYTES = 2048  # that a kind takes, roughly, with its text
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 _log = Logger()
 
@@ -119,8 +120,7 @@ def _kind_of(request: DirectRequest, key: tuple[object, ...], kinds: RecordKinds
         error=request.error,
         attempts=1,
     )
-    assert request.known.prepared is not None
-    return _kept(kinds.kind_of(sample), request.known.prepared.record_kinds, key)
+    return _kept(kinds.kind_of(sample), request.known, key)
 
 
 def kind_of_hit(
@@ -132,13 +132,19 @@ def kind_of_hit(
     kind = prepared.record_kinds.get(key)
     if kind is None:
         sample = _sample(known, model, client, facts, NO_USAGE, stream=stream)
-        kind = _kept(kinds.kind_of(sample._replace(cache="hit")), prepared.record_kinds, key)
+        kind = _kept(kinds.kind_of(sample._replace(cache="hit")), known, key)
     return kind
 
 
-def _kept(kind: RecordKind, kinds: dict[tuple[object, ...], RecordKind], key: tuple[object, ...]) -> RecordKind:
+def _kept(kind: RecordKind, known: KnownHead, key: tuple[object, ...]) -> RecordKind:
+    assert known.prepared is not None
+    kinds = known.prepared.record_kinds
     if kind.is_kept:
+        if len(kinds) >= MAX_RECORD_KINDS:
+            known.grow(-KIND_BYTES * len(kinds))
+            kinds.clear()
         kinds[key] = kind
+        known.grow(KIND_BYTES)
     return kind
 
 

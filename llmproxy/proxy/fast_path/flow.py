@@ -27,6 +27,7 @@ from llmproxy.wire.parser import RequestHead
 MAX_FLOWS = 10_000
 MAX_FLOW_BYTES = 64 * 1024 * 1024  # that all of them may take
 FLOW_BYTES, COPIES_OF_HEAD = 4096, 3  # of each, besides those in its hops
+MAX_EXPECTED_BYTES = 8192  # of a head that is looked for first on its connection
 MAX_SEEN = 4096  # heads that were seen once
 MAX_REPEATED = 4096  # requests that the cache has responded to
 MAX_LAYOUTS = 32  # that are looked for in what was received
@@ -119,6 +120,7 @@ class KnownHead:
 
     @ivar key: What it is found by: all of it but what stands in its holes.
     @ivar size: Bytes that it takes, roughly: it is there several times, and once or twice for each hop.
+    @ivar is_short: Whether a connection may keep it, whatever becomes of it.
     @ivar fields: Its field lines, as they were when it was parsed.
     @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
@@ -130,9 +132,11 @@ class KnownHead:
 
     __slots__ = (
         "_keep_alive",
+        "_table",
         "current",
         "fields",
         "flow",
+        "is_short",
         "key",
         "may_repeat",
         "method",
@@ -145,7 +149,10 @@ class KnownHead:
         "varies_in_length_alone",
     )
 
-    def __init__(self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow) -> None:
+    def __init__(
+        self, key: bytes, shape: HeadShape, request_line: bytes, fields: FieldLines, flow: Flow, table: FlowTable
+    ) -> None:
+        self._table = table
         self.key = key
         hops = () if flow.sending is None else flow.sending.hops
         outgoing = len(hops) + sum(hop.uncoded is not None for hop in hops)
@@ -158,9 +165,14 @@ class KnownHead:
         self.prepared: PreparedFlow | None = None
         self.method, self.target, _ = request_line.split(b" ")
         self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
+        self.is_short = len(key) <= MAX_EXPECTED_BYTES
         self.varies_in_length_alone = len(shape.holes) == 1
         self.may_repeat = self._keep_alive and all(name.lower() in SAME_HOLES for _, name in shape.holes)
         self.text = HeadText([request_line, *fields], shape) if self._keep_alive else None
+
+    def grow(self, size: int) -> None:
+        """So many bytes more are kept with it: others may have to make room."""
+        self._table.grow(self, size)
 
     def lines(self, filled: FilledHead | None) -> FieldLines:
         """The field lines of such a head.
@@ -221,7 +233,7 @@ class FlowTable:
         self._shapes: dict[int, HeadShape] = {}  # by its size, that of the flow that was found last
         self._layouts: list[HeadLayout] = []  # those that were found last
         self._seen: OrderedDict[int, None] = OrderedDict()  # by the hash of their keys, which may be long
-        self.repeated: BoundedMemo[bytes, RepeatedRequest] = BoundedMemo(MAX_REPEATED)
+        self.repeated: BoundedMemo[bytes | str, RepeatedRequest] = BoundedMemo(MAX_REPEATED)
 
     def __len__(self) -> int:
         return len(self._known)
@@ -309,11 +321,21 @@ class FlowTable:
         """Know the head from now on."""
         key = shape.key(lines)
         self._seen.pop(hash(key), None)
-        known = self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow)
+        known = self._known[key] = KnownHead(key, shape, lines[0], FieldLines(lines[1:], names), flow, self)
         self._bytes += known.size
+        self._make_room()
+        self._shapes.setdefault(shape.size, shape)
+
+    def grow(self, known: KnownHead, size: int) -> None:
+        """So many bytes more are kept with it."""
+        known.size += size
+        if known.current:
+            self._bytes += size
+            self._make_room()
+
+    def _make_room(self) -> None:
         while len(self._known) > self._max_flows or self._bytes > self._max_bytes:
             self._forget(next(iter(self._known.values())))
-        self._shapes.setdefault(shape.size, shape)
 
     def is_good(self, known: KnownHead, now: float, wall: Callable[[], float]) -> bool:
         """Whether nothing has changed that the flow was made from, which is prepared; else it is dropped.

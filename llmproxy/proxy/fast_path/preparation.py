@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import inf
 
 from llmproxy.http import body_hints, cors
@@ -13,6 +14,7 @@ from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow, PreparedSending
 from llmproxy.proxy.pipeline import Pipeline
 
 MAX_FACTS = 64  # of one flow that are kept
+FACTS_BYTES, MAX_FACTS_BYTES = 512, 1024  # that each takes, besides the lines that tell it; and that these may have
 
 
 def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> PreparedFlow | None:
@@ -86,10 +88,19 @@ def request_facts(
     told = tuple([filled.holes[number] for number in prepared.told_by])
     facts = prepared.facts_told.get(told)
     if facts is None:
-        if len(prepared.facts_told) >= MAX_FACTS:
-            prepared.facts_told.clear()
-        facts = prepared.facts_told[told] = _facts(filled.lines, known, accounting)
+        facts, kept = _facts(filled.lines, known, accounting), prepared.facts_told
+        if sum(map(len, told)) <= MAX_FACTS_BYTES:
+            if len(kept) >= MAX_FACTS:
+                known.grow(-_size_of(kept))
+                kept.clear()
+            kept[told] = facts
+            known.grow(_size_of((told,)))
     return facts
+
+
+def _size_of(kept: Iterable[tuple[bytes, ...]]) -> int:
+    """Bytes that facts take which are kept by these lines."""
+    return sum([FACTS_BYTES + sum(map(len, told)) for told in kept])
 
 
 def _facts(lines: FieldLines, known: KnownHead, accounting: Accounting) -> RequestFacts:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.ttl_cache import CacheEntry
 from llmproxy.brief_record import RecordKind
 from llmproxy.http.plain_members import PlainMembers
@@ -110,6 +109,4 @@ class PreparedFlow:
     own_cors: bool
     cors_lines: Sequence[bytes]
     facts_told: dict[tuple[bytes, ...], RequestFacts] = field(default_factory=dict)
-    record_kinds: BoundedMemo[tuple[object, ...], RecordKind] = field(
-        default_factory=lambda: BoundedMemo(MAX_RECORD_KINDS)
-    )
+    record_kinds: dict[tuple[object, ...], RecordKind] = field(default_factory=dict)

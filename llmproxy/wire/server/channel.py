@@ -160,7 +160,7 @@ class Channel(Protocol):
         """We said that we will send no more."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._state = CLOSED
+        self._state, self.expected = CLOSED, None
         for deadline in filter(None, (self._deadline, self._watch)):
             deadline.end()
         self._writer.close()

@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from llmproxy.wire import socket_state
 from llmproxy.wire.buffers import Buffers
-from llmproxy.wire.server.slow_reader import SlowReaderGuard
+from llmproxy.wire.server.slow_reader import SlowReaderGuard, nobody_waits
 from llmproxy.wire.tls_transport import DirectTLS
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
@@ -234,3 +234,4 @@ class ResponseWriter:
         self.drop()
         self.stop()
         self._count(0)
+        self._guard, self._too_slow = None, nobody_waits

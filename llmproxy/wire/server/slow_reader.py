@@ -9,6 +9,10 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy.wire.deadline import Deadline, Deadlines
 
 
+def nobody_waits() -> None:
+    """What is called of a connection that is over: who is called else knows it, and would be left to the collector."""
+
+
 class SlowReaderGuard:
     """Calls C{too_slow} where something waited for C{seconds}, and less than C{least} bytes were taken in that time.
 
@@ -72,6 +76,7 @@ class SlowReaderGuard:
     def stop(self) -> None:
         """The connection is over."""
         self._deadline.stop()
+        self._too_slow = nobody_waits
 
     def goes_on(self) -> bool:
         """Whether enough has been taken; if so, time and bytes count anew from here."""

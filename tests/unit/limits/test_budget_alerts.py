@@ -15,6 +15,7 @@ from llmproxy.limits.plan import plan
 from llmproxy.model import Allowance, Budget, BudgetAlert, Claim
 
 BOTH = Allowance(budget_tokens=(Budget(1000, "day"),), soft_budget_tokens=(Budget(500, "day"),))
+RAISED = Allowance(budget_tokens=(Budget(100_000, "day"),), soft_budget_tokens=(Budget(500, "day"),))
 PLAN = plan([("token", "t", BOTH)], {})
 LIMITS = PLAN.follow(Calendar(), 1_795_608_000.0)  # 2026-11-25T12:00:00Z
 CLAIM = LIMITS.claims[0]
@@ -80,6 +81,15 @@ class BudgetAlertTests(TestCase):
         for _ in range(2):
             self.alerts.refused(PLAN.rules[0], CLAIM)
             self.clock.advance(LOOK_SECONDS)
+        self.assertEqual(self.told, [("refusal", 0, False)])
+
+    def test_a_budget_that_is_raised_after_a_refusal(self) -> None:
+        """Is another one, of which nothing was refused."""
+        self.alerts.refused(PLAN.rules[0], CLAIM)
+        self.clock.advance(LOOK_SECONDS)
+        raised = plan([("token", "t", RAISED)], {})
+        self.alerts.spent(raised, raised.follow(Calendar(), 1_795_608_000.0))
+        self.clock.pump([LOOK_SECONDS] * 3)
         self.assertEqual(self.told, [("refusal", 0, False)])
 
     def test_what_nobody_uses_is_not_asked_for(self) -> None:

@@ -33,6 +33,13 @@ class AttributionOfRequests(TestCase):
         self.assertEqual(self.shown(b"X-User: a\tb\xff\xc3\xa9")["user"]["value"], "a?b\ufffd\u00e9")
         self.assertEqual(self.shown(b"X-User: a", b"X-User: b")["user"]["value"], "a")
 
+    def test_long_values_are_not_kept(self) -> None:
+        """Only their beginning is recorded, which is worked out anew each time."""
+        for value in ("short", "long" * 1000):
+            lines = FieldLines.of([f"X-User: {value}".encode()])
+            self.assertEqual(self.fields.of(lines, Grant("p")), self.fields.of(lines, Grant("p")))
+        self.assertEqual(len(self.fields._texts), 1)
+
     def test_none(self) -> None:
         """Nothing is read where nothing is configured."""
         self.assertFalse(AttributionFields({}))

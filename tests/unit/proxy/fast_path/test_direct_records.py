@@ -51,7 +51,9 @@ class DirectRecordsTests(SynchronousTestCase):
         session = SimpleNamespace(grant=SimpleNamespace(project_id="p", token_id="t"))
         request: Any = DirectRequest()
         request.known = SimpleNamespace(
-            flow=SimpleNamespace(route=route, session=session), prepared=SimpleNamespace(path="/x", record_kinds={})
+            flow=SimpleNamespace(route=route, session=session),
+            prepared=SimpleNamespace(path="/x", record_kinds={}),
+            grow=int,
         )
         request.model, request.stream, request.cache, request.client = "m", False, "bypass", "127.0.0.1"
         request.facts = RequestFacts("", 0, "")

@@ -95,6 +95,22 @@ class Tables(TestCase):
         for _ in range(2):
             self.assertEqual([self.found(lines) is each for lines, each in zip(heads, known, strict=True)], current)
 
+    def test_what_is_kept_with_one_counts(self) -> None:
+        """Those that came before make room for it, and then it itself."""
+        table = FlowTable(max_bytes=100_000)
+        self.table = table
+        first, second = self.put(), self.put([*LINES, b"X: y", b"Content-Length: 2"])
+        second.grow(100_000 - first.size - second.size)
+        self.assertEqual((first.current, second.current), (True, True))
+        second.grow(1)
+        self.assertEqual((first.current, second.current, len(table)), (False, True, 1))
+        first.grow(10**9)  # whoever still has it
+        second.grow(-1000)
+        second.grow(1000)
+        self.assertTrue(second.current)
+        second.grow(100_000)
+        self.assertEqual((second.current, len(table)), (False, 0))
+
     def test_too_long_together(self) -> None:
         """No more is kept of heads than so many bytes, however few they are."""
         self.table = FlowTable(max_bytes=100_000)
