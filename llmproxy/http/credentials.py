@@ -89,13 +89,17 @@ def strip(
             token = _only(found[first], bearer=first == AUTHORIZATION)
         else:
             token = _only(in_query)
-    whole = b"\n".join(kept)
     rest = FieldLines(kept, names)
-    if _PREFIX in whole or (token is not None and token in whole):
+    if may_reveal(b"\n".join(kept), token):
         rest = FieldLines.of([line for line in kept if not _reveals(line.partition(b":")[2], token)])
     if query:
         query = _without_credentials(query, token)
     return StrippedHead(None if token is None else token.decode("ascii"), rest, query)
+
+
+def may_reveal(text: bytes, token: bytes | None) -> bool:
+    """Whether text may give away the token, or what looks like one of ours: sure where it says no."""
+    return _PREFIX in text or (token is not None and token in text)
 
 
 def _ours(found: dict[int, list[bytes]], in_query: list[bytes]) -> bytes | None:

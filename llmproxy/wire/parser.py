@@ -212,9 +212,12 @@ def response_head(head: bytes, limits: MessageLimits, request_method: bytes) -> 
         raise _bad("The status line is not one of HTTP/1.1.")
     minor, code, phrase = int(match[1]), int(match[2]), match[3] or b""
     fields = _fields(lines, _RESPONSE_NAMES)
-    length = _length(fields, minor)
+    length = said = _length(fields, minor)
     if code < 200 or code in (204, 304) or request_method == b"HEAD":
         length = 0
+    if code == 204 and said not in (0, UNTIL_CLOSE):
+        # RFC 9110, section 8.6: no such response says so. Who does may send a body, now or later.
+        return ResponseHead(code, phrase, minor, fields, length, keep_alive=False)
     keep = length != UNTIL_CLOSE and (_keep_alive(fields, minor) if b"connection" in fields.names else minor == 1)
     return ResponseHead(code, phrase, minor, fields, length, keep)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
-from tests.support.proxy_case import CHAT, KEY, STREAM, TOKEN, ProxyTestCase, chunk, request
+from twisted.internet.defer import Deferred
+
+from tests.support.proxy_case import CHAT, KEY, PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
 from tests.support.responses import parse_response
 
 MEGABYTES = 2 * 1024 * 1024
@@ -37,6 +40,35 @@ class Plain(ProxyTestCase):
         self.assertEqual((record.project_id, record.token_id), ("project-1", "token-1"))
         self.assertEqual((record.api, record.endpoint, record.model), ("openai", CHAT, "b"))
         self.assertEqual(self.tokens.counted, [TOKEN])
+
+    def test_chunks_that_come_while_something_is_waited_for(self) -> None:
+        """They leave as chunks, though all of them are there when the request is sent: its head has said so."""
+        body = b"POST /v1/models/x HTTP/1.1\r\nHost: other\r\n\r\n"
+        head = f"POST {CHAT} HTTP/1.1\r\nHost: p\r\nAuthorization: Bearer {TOKEN}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        for what in ("a connection", "a key", "a token", "nothing"):
+            with self.subTest(what):
+                self.restart()
+                key, keys, grant = Deferred[Any](), dict(self.projects.keys), self.tokens.grants[TOKEN]
+                if what == "a connection":
+                    self.network.servers[PROVIDER] = None
+                elif what == "a key":
+                    self.projects.keys["project-1"] = key
+                elif what == "a token":
+                    _, key = self.delayed_grant()
+                client = self.client()
+                client.send(head.encode() + b"2b\r\n" + body[:20])
+                client.send(body[20:] + b"\r\n0\r\n\r\n")
+                self.network.servers[PROVIDER], self.projects.keys = self.provider, keys
+                if what == "a key":
+                    key.callback(KEY)
+                elif what == "a token":
+                    key.callback(grant)
+                    self.tokens.grants[TOKEN] = grant
+                self.network.pass_time(1.0)
+                sent = parse_response(b"HTTP/1.1 200 OK\r\n" + self.provider.last.take().partition(b"\r\n")[2])
+                self.assertEqual((sent.body, sent.complete, sent.rest), (body, True, b""))
+                self.provider.last.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                self.assertEqual(parse_response(client.take()).body, b"ok")
 
     def test_one_connection_serves_many(self) -> None:
         """Both the client's and the provider's connection are used again."""

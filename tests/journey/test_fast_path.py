@@ -23,7 +23,7 @@ from llmproxy.proxy.fast_path.direct_streams import DirectStream
 from llmproxy.proxy.request_body import MAX_BUFFERED_BODY_BYTES
 from llmproxy.wire.chunk_passing import ChunkPassing
 from tests.support.examples import examples
-from tests.support.proxy_case import KEY, PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
+from tests.support.proxy_case import KEY, OTHER, PROVIDER, STREAM, TOKEN, ProxyTestCase, chunk, request
 from tests.unit.metering.samples import CHAT_USAGE, events
 
 USAGE = json.dumps({"model": "gpt-4o-2024-08-06", "usage": CHAT_USAGE, "choices": []}).encode()
@@ -133,6 +133,15 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
         chunk(gzip.compress(SAID, mtime=0)[20:]) + LAST,
     ),
     "key in stream": (STREAM + chunk(SAID + b'data: {"error":"not %b"}\n\n' % KEY.encode()) + LAST,),
+    "key cut by chunks": (
+        CHUNKED + chunk(b'{"error":"not %b' % KEY[:5].encode()) + chunk(b'%b"}' % KEY[5:].encode()) + LAST,
+    ),
+    "key in an event cut by chunks": (
+        STREAM
+        + chunk(SAID + b'data: {"error":"not %b' % KEY[:5].encode())
+        + chunk(b'%b"}\n\n' % KEY[5:].encode())
+        + LAST,
+    ),
     "key in gzip": (whole(gzip.compress(b'{"error":"not %b"}' % KEY.encode(), mtime=0), "Content-Encoding: gzip"),),
     "text": (whole(b"hello", kind="text/plain"),),
     "events one by one": (STREAM + chunk(SAID), *[chunk(SAID)] * 4, chunk(events({"usage": CHAT_USAGE})), LAST),
@@ -387,6 +396,29 @@ class Ways(WaysCase):
         self.assert_one("free", steps)
         self.play(True, "free", steps)
         self.assertEqual([record.cache for record in self.events.records][-4:], ["hit"] * 4)
+
+    def test_keys_that_chunks_cut(self) -> None:
+        """They are masked as any other, also where all of the response is there at once."""
+        for answer in ("key cut by chunks", "key in an event cut by chunks", "key in stream", "key in gzip"):
+            for body in BODIES[:2]:
+                steps = [(body, FIELDS[4], True, "whole", "one read")] * 4 + [
+                    (body, FIELDS[4], True, answer, "one read")
+                ] * 3
+                self.assert_one("free", steps)
+                for seen, _ in self.play(True, "free", steps)[1 : 2 * len(steps) : 2]:
+                    self.assertNotIn(KEY.encode(), seen, answer)
+
+    def test_tokens_in_fields_that_differ_each_time(self) -> None:
+        """None reaches the provider, whoever's it is, and whatever stands around it; and what is none passes."""
+        for token in (TOKEN, OTHER):
+            for value in (token, f"before {token}", f"{token},after"):
+                said = ("traceparent: 00-0123-45-01", f"traceparent: {value}", "traceparent: 00-ffff-ee-00")
+                for order in ((0, 0, 0, 1, 2), (1, 1, 1, 0, 2, 2)):
+                    steps = [(BODIES[0], (said[at], "X-Other: x"), False, "whole", "one read") for at in order]
+                    self.assert_one("free", steps)
+                    asked = [sent for _, sent in self.play(True, "free", steps)[: 2 * len(steps) : 2]]
+                    self.assertEqual([b"traceparent: 00" in sent for sent in asked], [at != 1 for at in order])
+                    self.assertNotIn(b"sk-lp-", b"".join(asked))
 
     def test_most_need_no_objects(self) -> None:
         """Of whole bodies and whole responses, whatever limits and policies there are."""

@@ -9,6 +9,7 @@ from twisted.python.failure import Failure
 
 from llmproxy import errors
 from llmproxy.caching import CacheRequest
+from llmproxy.http import credentials
 from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.plain_members import read_plain
 from llmproxy.http.request_reader import RequestContent, read_uncoded
@@ -152,6 +153,8 @@ class DirectPath:
                 return False
         if prepared.is_coded or not body or accounting.shutting_down:
             return False
+        if filled is not None and credentials.may_reveal(b"\n".join(filled.holes), prepared.token):
+            return False  # what is in a hole passes
         buffers = accounting.buffers
         if buffers is not None and buffers.held >= buffers.limit:
             return False

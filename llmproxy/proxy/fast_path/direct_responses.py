@@ -65,6 +65,8 @@ class DirectResponses:
         assert prepared is not None
         if shape.code != 200 or data.rfind(key) >= 0:  # faster than C{in} where it is not there
             return False
+        if shape.length < 0 and body.rfind(key) >= 0:  # which chunks had cut
+            return False
         kind = (
             body_hints.media_type_of(values[shape.kind]) if shape.kind >= 0 else body_hints.media_type(response.lines)
         )

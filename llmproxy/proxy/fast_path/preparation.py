@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
-from llmproxy.http import body_hints, cors
+from llmproxy.http import body_hints, cors, credentials
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.proxy.accounting import Accounting
 from llmproxy.proxy.context import MAX_PATH_BYTES, header_number, header_text
@@ -54,6 +54,7 @@ def prepare(known: KnownHead, pipeline: Pipeline, accounting: Accounting) -> Pre
         told_by=told_by,
         facts=None if told_by else _facts(known.fields, known, accounting),
         has_own_id=b"x-request-id" in known.fields.names,
+        token=_token(known),
         own_cors=bool(origins),
         cors_lines=cors.response_lines(known.fields, origins) if origins else (),
     )
@@ -71,6 +72,13 @@ def _prepare_sending(
     slots, uses = accounting.slots(session, route), session.constant_uses()
     sole = sending.hops[0] if len(sending.hops) == 1 else None
     return PreparedSending(sending.hops, sole, sending.group, keys, slots, uses, common)
+
+
+def _token(known: KnownHead) -> bytes | None:
+    """The token of its requests."""
+    route = known.flow.route
+    found = credentials.strip(known.fields, route.query, route.api.query_key, route.api.forward_cookies).token
+    return None if found is None else found.encode("ascii")
 
 
 def _told_by(known: KnownHead, accounting: Accounting) -> tuple[int, ...]:

@@ -79,6 +79,7 @@ class PreparedFlow:
     @ivar facts: What is recorded of its head; C{None} where lines with holes tell some of it: those in
         C{told_by}, by their numbers. C{facts_told}: what is recorded, by these lines.
     @ivar has_own_id: Whether its client says what its requests are called.
+    @ivar token: What its requests are let in by, which must not stand anywhere else.
     @ivar own_cors: Whether its responses tell which pages may read them by C{cors_lines}, not as their provider does.
     @ivar record_kinds: The kinds of their records, by what these do not all have in common.
     """
@@ -106,6 +107,7 @@ class PreparedFlow:
     told_by: tuple[int, ...]
     facts: RequestFacts | None
     has_own_id: bool
+    token: bytes | None
     own_cors: bool
     cors_lines: Sequence[bytes]
     facts_told: dict[tuple[bytes, ...], RequestFacts] = field(default_factory=dict)

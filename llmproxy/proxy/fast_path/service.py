@@ -12,6 +12,7 @@ from zope.interface import implementer
 from llmproxy import errors
 from llmproxy.caching import CacheLookup
 from llmproxy.config.routes import Route
+from llmproxy.http import fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.instruments import Counter, Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
@@ -118,6 +119,9 @@ class FastPath:
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
         shape = self.table.shape_due(lines) if known is None else known.shape
+        passing = [lines[at] for at, name in (() if shape is None else shape.holes) if fields.passes(name.lower())]
+        if any(line not in (context.lines or ()) for line in passing):
+            return  # it has been taken out for what stands in it, which another line need not have
         flow = None if shape is None else self._flow(context, lines, shape.holes)
         if shape is not None and flow is not None:
             if known is not None:  # which is known from hits alone

@@ -9,7 +9,7 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IBodyProducer
 
 from llmproxy import errors
-from llmproxy.wire.client.request_writer import BytesBody
+from llmproxy.wire.client.request_writer import BytesBody, whole_of
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import WholeResponse
 
@@ -81,7 +81,7 @@ class PendingRequest:
         self.raw = raw
         self.project = project
         self.queue_time = 0.0
-        self.whole: bytes | None = getattr(body, "received", None)
+        self.whole = whole_of(body)
         self.holder: Cancellable | None = None
         self.started = self.sent = self.repeated = self.gone = False
         self.responded: Deferred[Response] = Deferred(self._cancelled)

@@ -66,6 +66,15 @@ class BytesBody:
             sending.callback(None)
 
 
+def whole_of(body: IBodyProducer | None) -> bytes | None:
+    """All of a body that can be sent as it is; C{None} where it cannot. One whose length was not known is sent in
+    chunks, also where all of it has come since that was said."""
+    if body is None or body.length == UNKNOWN_LENGTH:
+        return None
+    whole: bytes | None = getattr(body, "received", None)
+    return whole
+
+
 def framing(method: bytes, body: IBodyProducer | None) -> bytes:
     """The field line that tells how long the body is; C{b""} where none is expected."""
     if body is None:
@@ -121,7 +130,7 @@ class RequestWriter:
 
         @param connection: Nothing waits to be written to it.
         """
-        whole: bytes | None = getattr(self._body, "received", None)
+        whole = whole_of(self._body)
         if whole is None or len(whole) > LONG_BYTES:
             return False
         try:

@@ -296,6 +296,15 @@ class Responses(Refusing):
         for code in (100, 103, 204, 304):
             self.assertEqual(response(long, start=b"HTTP/1.1 %d X" % code).length, 0)
 
+    def test_a_body_that_none_may_have(self) -> None:
+        """Who announces one behind a 204 may send it later; behind 304 and HEAD that is what another would have had."""
+        for said in (b"Content-Length: 9", b"Transfer-Encoding: chunked"):
+            self.assertFalse(response(said, start=b"HTTP/1.1 204 No Content").keep_alive)
+            self.assertTrue(response(said, start=b"HTTP/1.1 304 Not Modified").keep_alive)
+            self.assertTrue(response(said, method=b"HEAD").keep_alive)
+        for said in ((), (b"Content-Length: 0",)):
+            self.assertTrue(response(*said, start=b"HTTP/1.1 204 No Content").keep_alive)
+
     def test_reuse(self) -> None:
         empty = b"Content-Length: 0"
         self.assertTrue(response(empty).keep_alive)
