@@ -109,6 +109,9 @@ SCENARIOS = {
         "small JSON, responses that may be cached and are asked for once", (RATE, CPU), CACHEABLE, ("-c", "32", *OPT_IN),
         distinct=True,
     ),
+    "two": Scenario(
+        "small JSON, bodies 5 ms behind their heads", (RATE, CPU), JSON.replace("b600", "b600-p5000"), ("-c", "32"),
+    ),
     "lim": Scenario("small JSON, six limits in memory", (RATE, CPU), JSON, ("-c", "32"), limited=True),
     "limr": Scenario("small JSON, six limits in Redis", (RATE, CPU), JSON, ("-c", "32"), limited=True, redis=True),
     "big": Scenario("prompts of 116 KB", (RATE, CPU), JSON, ("-c", "32", "-B", "116000")),

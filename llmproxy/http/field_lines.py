@@ -10,12 +10,14 @@ class SharedNames(list[bytes]):
     """Names that many heads have in common, so that what follows from them alone is worked out once.
 
     @ivar passing: Which lines pass to the client, by whoever asks; see L{llmproxy.http.fields.incoming}.
+    @ivar shape: What else these heads have in common, for whoever has found that.
     """
 
-    __slots__ = ("passing",)
+    __slots__ = ("passing", "shape")
 
     def __init__(self, names: Iterable[bytes]) -> None:
         super().__init__(names)
+        self.shape: Any = None
         self.passing: dict[tuple[bool, bytes], tuple[Any, int]] = {}
 
 

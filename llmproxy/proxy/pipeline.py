@@ -196,7 +196,7 @@ class Pipeline:
             raise outcome if isinstance(outcome, BaseException) else errors.InternalError()
         self._strip(context)
         response = await self._send(context, (outcome, at))
-        self.receive(context, response, self._clock.seconds())
+        self.receive(context, response, response.came_at or self._clock.seconds())
         assert context.provider_key is not None
         return response, context.provider_key.value
 

@@ -170,6 +170,8 @@ KEPT_TOGETHER = st.tuples(
     st.sampled_from(("one read", "two reads")),
     st.sampled_from(APIS),
 )
+# What is said of a response that was cut, by whether its head was sent before that was known.
+CUT_OR_STORED = (b"X-Cache-Status: miss\r\nX-Cache-Debug: cut", b"X-Cache-Status: stored\r\nX-Cache-Debug: uri-miss")
 VARYING = re.compile(
     rb"^((?:Date|Age|Cache-Status|Server-Timing|X-Upstream-Response-Time|Retry-After"
     rb"|x-ratelimit-(?:remaining|reset)-[a-z]+): )[^\r]*",
@@ -250,7 +252,7 @@ class Lane:
         response, ended = whole_response(self.connection)
         if ended:
             self.hang_up()
-        return VARYING.sub(rb"\1-", joined(response, is_framed=api != "asking")), ended
+        return VARYING.sub(rb"\1-", joined(response, is_framed=api != "asking")).replace(*CUT_OR_STORED), ended
 
     def hang_up(self) -> None:
         connection, self.connection = self.connection, None

@@ -20,6 +20,7 @@ from llmproxy.errors import LimitsUnavailable
 from llmproxy.interfaces import ICounters
 from llmproxy.model import Allowance, Grant, Verdict
 from llmproxy.proxy.fast_path.direct_streams import DirectStream
+from llmproxy.proxy.fast_path.patience import PATIENCE_SECONDS
 from llmproxy.proxy.request_body import MAX_BUFFERED_BODY_BYTES
 from llmproxy.wire.chunk_passing import ChunkPassing
 from tests.support.examples import examples
@@ -90,6 +91,7 @@ ONE_READ_BYTES = 30_000
 FOR_A_MINUTE = "Cache-Control: public, max-age=60"
 LAST = b"0\r\n\r\n"
 JSON = whole(USAGE, "Date: Mon, 23 Nov 2026 10:00:00 GMT", "x-ratelimit-remaining-requests: 5", "Set-Cookie: a=b")
+LONG = whole(USAGE[:-1] + b" " * 300_000 + USAGE[-1:])
 CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
 # What the provider does: chunks that it sends one by one; C{None} ends the connection, a number lets time pass.
 ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
@@ -97,9 +99,18 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     "of another kind": (JSON.replace(b"x-ratelimit-remaining-requests", b"openai-processing-ms"),),
     "to pages": (whole(USAGE, "Access-Control-Allow-Origin: *", "Vary: Accept", "Access-Control-Max-Age: 5"),),
     "in pieces": (JSON[:50], JSON[50:200], JSON[200:]),
+    "head first": (JSON[: -len(USAGE)], USAGE),
+    "pauses": (JSON[: -len(USAGE)], 10.0, USAGE),
+    "cut in the body": (JSON[: -len(USAGE)], USAGE[:9], None),
+    "long, head first": (LONG[:300], LONG[300:100_000], LONG[100_000:200_000], LONG[200_000:]),
     "chunked": (CHUNKED + chunk(USAGE) + b"0\r\n\r\n",),
     "chunked in pieces": (CHUNKED + chunk(USAGE[:30]), chunk(USAGE[30:]), b"0\r\n\r\n"),
     "gzip": (whole(GZIPPED, "Content-Encoding: gzip"),),
+    "gzip, head first": (
+        CHUNKED[:-2] + b"Content-Encoding: gzip\r\n\r\n",
+        chunk(GZIPPED[:9]),
+        chunk(GZIPPED[9:]) + LAST,
+    ),
     "gzip in chunks": (
         CHUNKED[:-2] + b"Content-Encoding: gzip\r\n\r\n" + chunk(GZIPPED[:9]) + chunk(GZIPPED[9:]) + LAST,
     ),
@@ -233,6 +244,19 @@ GRANTS = {
 _RANDOM_ID = re.compile(rb"[0-9a-f]{18}-[0-9a-f]+|\r\nDate: [^\r]* \d\d:\d\d:\d\d GMT")
 
 
+def unframed(data: bytes) -> bytes:
+    """A response without its chunks, unless it is a stream: how a body is cut has no meaning (RFC 9112, 7.1)."""
+    head, end, body = data.partition(b"\r\n\r\n")
+    if not end or b"transfer-encoding: chunked" not in head.lower() or EVENTS.encode() in head.lower():
+        return data
+    pieces = [head, end]
+    while (found := re.match(rb"([0-9a-f]+)\r\n", body)) is not None:
+        size = int(found[1], 16)
+        pieces.append(body[found.end() : found.end() + size] if size else b"(its end)")
+        body = body[found.end() + size + 2 :]
+    return b"".join([*pieces, body])
+
+
 class WaysCase(ProxyTestCase):
     """Plays the same on both ways.
 
@@ -308,7 +332,9 @@ class WaysCase(ProxyTestCase):
                 first, *rest = ANSWERS[answer]
                 self._answer((first,))
                 if manner == "leaves within" and not client.end:
-                    noticed.append(_RANDOM_ID.sub(b"ID", client.take()))
+                    for _ in range(3):  # a body may be waited for
+                        self.network.pass_time(PATIENCE_SECONDS)
+                    noticed.append(unframed(_RANDOM_ID.sub(b"ID", client.take())))
                     client.reset()
                     client = self.client()
                 self._answer(tuple(rest))
@@ -317,7 +343,7 @@ class WaysCase(ProxyTestCase):
                 self.network.pass_time(5.0)
                 if not client.end:
                     client.resume()
-            noticed.append((_RANDOM_ID.sub(b"ID", client.take()), client.end))
+            noticed.append((unframed(_RANDOM_ID.sub(b"ID", client.take())), client.end))
         self.network.pass_time(1000.0)
         noticed.append(self.provider.peers and [party.take() for party in self.provider.peers])
         noticed += [
@@ -591,6 +617,39 @@ class Ways(WaysCase):
         steps = [(BODIES[0], FIELDS[5], differ, "varies", "one read") for differ in (False, True) * 6]
         self.assertEqual(self.play(False, "free", steps), self.play(True, "free", steps))
         self.assertGreater(self.short, 3)
+
+    def test_bodies_of_responses_that_come_behind_their_heads(self) -> None:
+        """They are waited for, for a moment: all of it is as if it had come at once."""
+        for answer, fields in product(("in pieces", "chunked in pieces", "head first", "gzip, head first"), (1, 5)):
+            steps = [(BODIES[0], FIELDS[fields], True, answer, "one read")] * 5
+            self.assert_one("roomy", steps)
+            self.play(True, "roomy", steps)
+            self.assertGreater(self.short, 2, (answer, fields))
+
+    def test_bodies_of_responses_that_do_not_come(self) -> None:
+        """Or not soon, or not whole, or are long, or whose client leaves: they are relayed as any other."""
+        for answer in ("pauses", "cut in the body", "long, head first", "in pieces", "head first"):
+            for manner in ("one read", "leaves within", "reads nothing for a while"):
+                self.assert_one("roomy", [(BODIES[0], FIELDS[1], True, answer, manner)] * 5)
+
+    def test_what_is_held_of_late_bodies(self) -> None:
+        """Is counted for as long as it is held, and a pause ends the wait."""
+        self.play_on(True, "free", [(BODIES[0], FIELDS[1], True, "head first", "one read")] * 3)
+        client = self.client()
+        for _ in range(3):  # by which its token is known again, and its head
+            client.send(request(*FIELDS[1], body=BODIES[0]))
+            self.provider.last.send(JSON)
+        client.take()
+        client.send(request(*FIELDS[1], body=BODIES[0]))
+        self.provider.last.send(JSON[: -len(USAGE)])
+        self.provider.last.send(USAGE[:20])
+        self.assertEqual((client.take(), self.buffers.held), (b"", 20))
+        for _ in range(3):
+            self.network.pass_time(PATIENCE_SECONDS)
+        self.assertIn(b"200 OK", client.take())
+        self.provider.last.send(USAGE[20:])
+        self.assertEqual((client.take(), self.buffers.held), (USAGE[20:], 0))
+        super().tearDown()
 
     def test_a_body_that_comes_behind_its_head(self) -> None:
         """It is waited for, for a moment."""

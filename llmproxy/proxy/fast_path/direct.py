@@ -27,6 +27,7 @@ from llmproxy.proxy.fast_path.fallback import DirectFallback
 from llmproxy.proxy.fast_path.flow import FilledHead, FlowTable, KnownHead
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.fast_path.joined_call import JoinedCall
+from llmproxy.proxy.fast_path.late_responses import LateResponses
 from llmproxy.proxy.fast_path.preparation import prepare
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity, names_of
@@ -67,6 +68,7 @@ class DirectPath:
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines, records)
         self._streams = DirectStreams(pipeline, accounting, clock, records)
         self._arriving = ArrivingBodies(clock, self)
+        self._late = LateResponses(clock, self._take)
         self.accepts, self.complete = self._responses.accepts, self._responses.complete
         self.leaving = accounting.write_openings
 
@@ -244,7 +246,14 @@ class DirectPath:
     def responded(self, request: DirectRequest, response: Response) -> None:
         """A response that was not there in one read, or is not usual."""
         self._deadlines.forget(request)
-        if request.fill is not None or not self._streams.begin(request, response):
+        if not self._late.wait(request, response):
+            self._take(request, response)
+
+    def _take(self, request: DirectRequest, response: Response) -> None:
+        """All of it that is waited for has come."""
+        if response.came_at and self._responses.accepts_late(request, response):
+            self.complete(request)
+        elif request.fill is not None or not self._streams.begin(request, response):
             self._fallback.take_response(request, response)
 
     def failed(self, request: DirectRequest, error: BaseException) -> None:
@@ -256,6 +265,8 @@ class DirectPath:
         """Others wait for its response too."""
         if request.waits:
             self._calls.leave(request)
+        elif (response := self._late.leave(request)) is not None:
+            self._fallback.take_response(request, response)
         else:
             self._fallback.take_joined(request, JoinedCall(request, self.leaving, self._clock, self._deadlines).outcome)
 
@@ -263,6 +274,8 @@ class DirectPath:
         request.gone = True
         if request.waits:
             self._calls.abandon(request, reason)
+        elif (response := self._late.leave(request)) is not None:
+            self._fallback.take_response(request, response, reason)
         else:
             self._deadlines.forget(request)
             self._fallback.take_leaving(request, reason)
@@ -270,6 +283,7 @@ class DirectPath:
     def close(self) -> None:
         """Leave no timer behind, unless somebody still waits for it."""
         self._arriving.close()
+        self._late.close()
         self._deadlines.close()
 
 

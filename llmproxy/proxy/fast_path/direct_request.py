@@ -21,6 +21,7 @@ from llmproxy.proxy.fast_path.prepared_flow import RequestFacts
 from llmproxy.upstream.circuits import Attempt
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.pending_request import OwnedRequest
+from llmproxy.wire.client.response import Response
 from llmproxy.wire.client.response_heads import WholeResponse
 from llmproxy.wire.server.direct import DirectChannel
 
@@ -40,7 +41,8 @@ class DirectRequest(OwnedRequest):
     @ivar path: Who serves it; C{owner}: who takes what becomes of its call, which is the same unless others have joined
         that.
     @ivar fill: What the cache was asked for, where it has had no response; C{storable}: whether that may be stored.
-    @ivar held: Bytes of its body that are counted as held.
+    @ivar late: Its response, as long as the body is waited for (L{LateResponses}).
+    @ivar held: Bytes of its body and of that which are counted as held.
     @ivar hop: Where it was sent.
     @ivar received: Its body, as it came; C{whole}: as it is sent, which is the same unless C{usage_injected}: where its
         usage is asked for in its client's place.
@@ -73,6 +75,7 @@ class DirectRequest(OwnedRequest):
         "hop",
         "is_measured",
         "known",
+        "late",
         "ledger_id",
         "measure",
         "model",
@@ -126,6 +129,7 @@ class DirectRequest(OwnedRequest):
     hop: NextHop
     is_measured: bool
     known: KnownHead
+    late: Response | None
     ledger_id: str
     measure: Callable[[DirectRequest], bool]
     model: str
@@ -153,7 +157,7 @@ class DirectRequest(OwnedRequest):
         self.holder: Any = None
         self.started = self.sent = self.repeated = self.gone = self.stalled = self.usage_injected = False
         self.waits = self.storable = True
-        self.pending = self.reservation = self.fill = None
+        self.pending = self.reservation = self.fill = self.late = None
         self.held, self.waits_since = 0, 0.0
         self.outcome, self.error = "complete", ""
 
@@ -192,8 +196,14 @@ class DirectRequest(OwnedRequest):
         """What is held of its body is held by itself."""
         return self
 
+    def hold(self, size: int) -> None:
+        """So many bytes more are held for it."""
+        if self.buffers is not None:
+            self.held += size
+            self.buffers.hold(size)
+
     def release(self) -> None:
-        """Nothing of its body is held any more."""
+        """Nothing is held for it any more."""
         held, self.held = self.held, 0
         if held and self.buffers is not None:
             self.buffers.hold(-held)

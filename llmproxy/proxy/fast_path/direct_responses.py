@@ -28,7 +28,8 @@ from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.head_deadlines import HeadDeadlines
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.wire.body_framing import LAST_CHUNK, chunk
-from llmproxy.wire.client.response_heads import WholeResponse
+from llmproxy.wire.client.response import Response
+from llmproxy.wire.client.response_heads import WholeResponse, shape_of
 
 _JSON = b"application/json"
 _READ = (_JSON, body_hints.EVENT_STREAM)  # types that are measured where they are in a coding
@@ -57,8 +58,19 @@ class DirectResponses:
         self._accounting = accounting
         self._seconds = clock.seconds
 
-    def accepts(self, request: DirectRequest, response: WholeResponse) -> bool:
-        """Whether a response is usual: then all that the client gets is ready."""
+    def accepts_late(self, request: DirectRequest, response: Response) -> bool:
+        """As L{accepts}, of one whose body came behind its head."""
+        lines, body, shape = response.lines, response.whole, shape_of(response.lines)
+        if shape is None or body is None:
+            return False
+        whole = WholeResponse(shape, tuple(lines), body, b"\n".join((*lines, body)))
+        return self.accepts(request, whole, response.came_at)
+
+    def accepts(self, request: DirectRequest, response: WholeResponse, came_at: float = 0.0) -> bool:
+        """Whether a response is usual: then all that the client gets is ready.
+
+        @param came_at: When its head came, by the clock, where that is not just now.
+        """
         known, prepared = request.known, request.known.prepared
         shape, values, body, data = response
         text, key = body, request.hop.key.value
@@ -83,7 +95,7 @@ class DirectResponses:
         request.response, request.response_text, request.response_type = response, text, kind
         request.stream = kind in body_hints.STREAM_TYPES or request.expects_stream
         request.response_bytes = len(body)
-        request.first_byte_at = first = self._seconds()
+        request.first_byte_at = first = came_at or self._seconds()
         cache: str | CacheOutcome = "disabled"
         route, session, caching = known.flow.route, known.flow.session, self._pipeline.cache
         if request.fill is not None:

@@ -208,9 +208,12 @@ class FastPath:
 
     # Direct requests that turn out to be unusual
 
-    def take_response(self, request: DirectRequest, response: Response) -> None:
-        """One that is not there at once, or says something else than 200."""
-        context = self._context(request)
+    def take_response(self, request: DirectRequest, response: Response, gone: Failure | None = None) -> None:
+        """One that is not there at once, or says something else than 200; C{gone}: whose client has left."""
+        context = self._context(request, gone=gone is not None)
+        if gone is not None:
+            context.client_left = not self._pipeline.shutting_down
+            context.request.connectionLost(gone)
         request.attempt.responded(response.code, self._clock.seconds())
         request.hop.leave()
         self._go_on(context, request, response)

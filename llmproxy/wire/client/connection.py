@@ -264,7 +264,7 @@ class Connection(protocol.Protocol):
             if data:
                 self._read_body(data)
         request.succeed(response)
-        if self._response is response and not response.begun:
+        if self._response is response and not (response.begun or response.gathers):
             self.pause()  # until somebody takes the body
 
     def _read_body(self, data: bytes) -> None:

@@ -42,14 +42,17 @@ class Response:
     @ivar reader: What takes its body out of what the connection reads.
     @ivar tap: Is shown every chunk of the body (L{watch}).
     @ivar begun: Whether somebody takes the body.
+    @ivar gathers: Whether it comes before anybody takes it (L{gather}).
+    @ivar came_at: When its head came, by the clock; C{0.0} where that is a moment ago.
+    @ivar reads: What has come of the body, as it came, as long as nobody takes it.
     @ivar held: Whether the one who does has asked for a pause; C{waits}: whether one who watches has (L{wait}).
     """
 
     request = None
     reader: ResponseBodyReader | None = None
     previousResponse: IResponse | None = None
-    begun = False
-    queue_time = 0.0
+    begun = gathers = False
+    queue_time = came_at = 0.0
     held = False
     waits = False
 
@@ -73,7 +76,8 @@ class Response:
             self.length = head.length if head.length >= 0 else UNKNOWN_LENGTH
         self._source = source
         self._raw = raw
-        self._waiting = b""
+        self.reads: list[bytes] = []
+        self._gathered: Callable[[int], object] = bool
 
     @property
     def headers(self) -> Headers:
@@ -87,13 +91,26 @@ class Response:
     @property
     def whole(self) -> bytes | None:
         """The body, where all of it is there and nobody has taken it; C{None} where it must be delivered."""
-        return self._waiting if self._end is _DONE and not self.begun else None
+        return b"".join(self.reads) if self._end is _DONE and not self.begun else None
 
     def watch(self, tap: Callable[[bytes], object]) -> None:
         """Show every chunk of the body to C{tap} too, as it comes; to be called before the body is taken."""
         self.tap = tap if self.tap is None else partial(_both, self.tap, tap)
-        if self._waiting:
-            tap(self._waiting)
+        for data in self.reads:
+            tap(data)
+
+    def gather(self, gathered: Callable[[int], object]) -> None:
+        """Let the body come before anybody takes it, until L{stop_gathering}; to be called when its head has come.
+
+        @param gathered: Called when some of it has come, with how much; with C{0} when that was all, or all that comes.
+        """
+        self.gathers, self._gathered = True, gathered
+
+    def stop_gathering(self) -> None:
+        """Let nothing more of it come until somebody takes it."""
+        self.gathers, self._gathered = False, bool
+        if self._source is not None and not self.begun:
+            self._source.pause()
 
     def deliverBody(self, protocol: Any) -> None:
         if self.begun:
@@ -101,9 +118,10 @@ class Response:
         self.begun = True
         self._protocol = protocol
         protocol.makeConnection(self)
-        waiting, self._waiting = self._waiting, b""
-        if waiting and self._protocol is not None:
-            protocol.dataReceived(waiting)
+        reads, self.reads = self.reads, []
+        for data in reads:
+            if self._protocol is not None:
+                protocol.dataReceived(data)
         if self._end is not None:
             self._finish(self._end)
         elif self._source is not None and not self.held and not self.waits:
@@ -132,7 +150,8 @@ class Response:
         if self.tap is not None:
             self.tap(data)
         if self._protocol is None:
-            self._waiting += data
+            self.reads.append(data)
+            self._gathered(len(data))
         else:
             self._protocol.dataReceived(data)
 
@@ -159,6 +178,8 @@ class Response:
         if self._protocol is not None:
             protocol, self._protocol = self._protocol, None
             protocol.connectionLost(end)
+        else:
+            self._gathered(0)
 
     # What the one who takes the body calls
 

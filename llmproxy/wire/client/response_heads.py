@@ -74,6 +74,13 @@ class WholeResponse(NamedTuple):
         return FieldLines(self.values, self.shape.names)
 
 
+def shape_of(lines: FieldLines) -> ResponseShape | None:
+    """The shape of the head that these lines are from; C{None} for one that is unlike those before it."""
+    names = lines.names
+    shape: ResponseShape | None = names.shape if isinstance(names, SharedNames) else None
+    return shape
+
+
 class ResponseHeads:
     """The memo of one provider. The same as L{response_head}, for every head."""
 
@@ -185,6 +192,7 @@ class ResponseHeads:
             tuple(groups),
             groups[length] + 1 if length >= 0 else 0,
         )
+        shape.names.shape = shape
         alike = self._shapes.pop((status, len(lines)), ())
         self._shapes[status, len(lines)] = (shape, *alike)[:MAX_ALIKE]
         while sum(map(len, self._shapes.values())) > MAX_SHAPES:
