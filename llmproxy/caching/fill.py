@@ -17,9 +17,11 @@ from llmproxy.caching.rules.response import PassThrough, Refreshed, ServeStale, 
 from llmproxy.caching.rules.storing import ReceivedHead
 from llmproxy.caching.rules.vary import selecting_fields
 from llmproxy.caching.state import CacheState
+from llmproxy.http.content_coding import decode_whole
 from llmproxy.http.masking import KeyFilter, Mask, content_coding, mask_plan
 from llmproxy.wire.client.response import Response
 
+MAX_DECODED_BYTES = 4 * 1024 * 1024  # of a coded body; one that is longer is not stored
 # Failures that those who have joined need not find out for themselves.
 _UPSTREAM_FAILURES = (errors.UpstreamFailure, errors.CircuitOpen)
 
@@ -29,6 +31,7 @@ class CacheFill:
 
     _broadcast: Broadcast
     _entry: Entry
+    _is_joinable = True
     _secret = b""
 
     def __init__(
@@ -113,9 +116,11 @@ class CacheFill:
         """It goes to all who want it as it arrives, and is stored if it turns out to be complete."""
         self._entry = entry
         self._lookup.report("stored")
-        lines = list(response.lines)
+        lines, shared = list(response.lines), self._state.scope == "shared"
+        coded = content_coding(lines) != b""
+        self._is_joinable = not (shared and coded)  # in a shared one, nobody gets anything of another's key
         mask: KeyFilter | None = Mask(self._secret)
-        if self._state.scope != "shared" or content_coding(lines):  # in a shared one, nobody gets anything of a key
+        if coded or not shared:
             mask = mask_plan(response.code, lines, self._secret, bytes, stream=entry.stream, whole=None).filter
         pace = self._state.pace if entry.stream else None
         self._broadcast = Broadcast(response, lines, mask, self, pace)
@@ -124,7 +129,7 @@ class CacheFill:
 
     def _subscribe(self, waiter: CacheLookup) -> CacheResult | None:
         if waiter is not self._lookup:
-            if not self._serves(waiter, self._entry):
+            if not self._is_joinable or not self._serves(waiter, self._entry):
                 return None
             waiter.report("coalesced")
         return CacheResult(self._broadcast.subscriber())
@@ -166,7 +171,11 @@ class CacheFill:
             self._lookup.report("miss", reason)
 
     def _unfit(self, body: bytes) -> str:
-        if self._secret and self._secret in body:
+        coding = content_coding(self._broadcast.lines) if body else b""
+        text = decode_whole(coding, body, MAX_DECODED_BYTES) if coding else body
+        if text is None:
+            return "unreadable-coding"
+        if self._secret and self._secret in text:
             return "holds-a-secret"
         return _incomplete(self._request, self._entry, body)
 

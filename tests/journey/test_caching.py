@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from email.utils import formatdate
 from typing import Any
 
@@ -163,6 +164,25 @@ class Hits(Caching):
         """It passes, as any 200 does, but the key is never written into a cache."""
         got = self.fill(data=answer("Cache-Control: max-age=60", body=KEY.encode()))
         self.assertEqual(got.body, KEY.encode())
+        self.assertIsNone(self.get())
+
+    def test_a_coded_answer_that_holds_the_key(self) -> None:
+        """Nor is it within a coding, whoever may be served; what cannot be decoded might hold it."""
+        coding = ("Cache-Control: public, max-age=60", "Content-Encoding: gzip")
+        key = gzip.compress(b'{"you_sent":"%b"}' % KEY.encode())
+        for scope in ("project", "shared"):
+            self.cache = {"scope": scope}
+            for body in (key, gzip.compress(b"{}")[:-1], b"{}", gzip.compress(b" " * 5_000_000)):
+                self.restart()
+                self.assertEqual(self.fill(data=answer(*coding, body=body)).body, body)
+                self.assertIsNone(self.get(token=TOKEN if scope == "project" else OTHER))
+                self.assertEqual(self.events.records[0].cache, "miss")
+            self.restart()
+            self.fill(data=answer(*coding, body=gzip.compress(b"{}")))
+            self.hit()
+        self.restart()
+        got = self.fill(data=answer(coding[0], "Content-Encoding: compress"))
+        self.assertEqual((got["X-Cache-Status"], got["X-Cache-Debug"]), ("miss", "unknown-coding"))
         self.assertIsNone(self.get())
 
     def test_kept_by_default(self) -> None:
@@ -327,7 +347,8 @@ class Variants(Caching):
 
     def test_an_encoding_that_the_client_does_not_take(self) -> None:
         """It is not given one, though the provider forgot C{Vary}."""
-        self.fill("Accept-Encoding: gzip", data=answer("Cache-Control: max-age=60", "Content-Encoding: gzip"))
+        coded = answer("Cache-Control: max-age=60", "Content-Encoding: gzip", body=gzip.compress(b"{}"))
+        self.fill("Accept-Encoding: gzip", data=coded)
         self.hit("Accept-Encoding: gzip")
         self.assertIsNone(self.get())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 from tests.journey.test_caching import FRESH, MODELS, OPT_IN, answer
@@ -195,6 +196,23 @@ class Joining(ProxyTestCase):
         self.provider.last.send(answer("Cache-Control: public, max-age=9", body=KEY.encode()))
         for client in clients:
             self.assertEqual(parse_response(client.take()).body, b"*" * len(KEY))
+
+    def test_a_key_in_a_coding(self) -> None:
+        """It cannot be starred out there while the rest goes on: nobody joins a coded answer that everybody might."""
+        self.cache = {"scope": "shared"}
+        coded = ("Cache-Control: public, max-age=9", "Content-Encoding: gzip")
+        for body in (gzip.compress(b'{"you_sent":"%b"}' % KEY.encode()), gzip.compress(b"{}")):
+            self.restart()
+            self.provider.peers.clear()
+            mine, theirs = (self.ask(method="GET", path=MODELS, body=None, token=token) for token in (TOKEN, OTHER))
+            self.assertEqual(self.calls(), 1)
+            self.provider.last.send(answer(*coded, body=body))
+            self.assertEqual(parse_response(mine.take()).body, body)
+            self.assertEqual((self.calls(), theirs.take()), (2, b""))
+            self.provider.last.send(answer(*coded, body=gzip.compress(b"[]")))
+            self.assertEqual(parse_response(theirs.take()).body, gzip.compress(b"[]"))
+            later = self.ask(method="GET", path=MODELS, body=None, token=OTHER)
+            self.assertEqual((self.calls(), parse_response(later.take())["X-Cache-Status"]), (2, "hit"))
 
     def test_tenants(self) -> None:
         """Nobody joins another project's call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from dataclasses import asdict
 from itertools import count
@@ -44,6 +45,10 @@ ANSWERS: dict[str, tuple[bytes | None, ...]] = {
     "stream": (STREAM + chunk(SAID), chunk(SAID), chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"),
     "stream that is not whole": (STREAM + chunk(SAID) + b"0\r\n\r\n",),
     "key": (whole(b'{"echo":"%b"}' % KEY.encode()),),
+    "coded": (whole(gzip.compress(USAGE, mtime=0), FOR_A_MINUTE, "Content-Encoding: gzip"),),
+    "coded key": (whole(gzip.compress(KEY.encode(), mtime=0), FOR_A_MINUTE, "Content-Encoding: gzip"),),
+    "no gzip": (whole(USAGE, FOR_A_MINUTE, "Content-Encoding: gzip"),),
+    "unknown coding": (whole(USAGE, FOR_A_MINUTE, "Content-Encoding: compress"),),
     "refused": (whole(b'{"error":{"message":"no"}}', status="400 Bad Request"),),
     "unavailable": (whole(b"{}", status="503 Service Unavailable"),),
     "throttled": (whole(b"{}", "Retry-After: 1", status="429 Too Many Requests"),),

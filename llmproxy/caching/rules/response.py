@@ -9,6 +9,7 @@ from llmproxy.caching.rules.entry import Entry
 from llmproxy.caching.rules.request import CacheRequest
 from llmproxy.caching.rules.storing import NotStored, ReceivedHead
 from llmproxy.http import body_hints
+from llmproxy.http.content_coding import can_decode
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.masking import content_coding
 
@@ -95,8 +96,11 @@ def _storable(request: CacheRequest, head: ReceivedHead) -> Entry | NotStored:
             return NotStored("no-visible-end")
     elif head.length > policy.max_object_bytes:
         return NotStored("too-large")
-    if head.code >= 400 and content_coding(head.lines):
+    coding = content_coding(head.lines)
+    if coding and head.code >= 400:
         return NotStored("coded-error")  # the provider's key may have to be masked within
+    if coding and not can_decode(coding):
+        return NotStored("unknown-coding")  # nobody could see whether the provider's key is within
     return entry
 
 

@@ -77,6 +77,9 @@ TABLE: list[tuple[CacheRequest, Entry | None, ReceivedHead, str]] = [
     (NO_STREAMS, None, head(200, STREAM, CHUNKED, length=None), "stream"),
     (GET, None, head(404, FRESH, b"Content-Encoding: gzip"), "coded-error"),
     (GET, None, head(200, FRESH, b"Content-Encoding: gzip"), "StoreResponse"),
+    (GET, None, head(200, FRESH, b"Content-Encoding: identity"), "StoreResponse"),
+    (GET, None, head(200, FRESH, b"Content-Encoding: compress"), "unknown-coding"),
+    (GET, None, head(200, FRESH, b"Content-Encoding: gzip, gzip"), "unknown-coding"),
     # What is stored has been validated, or not.
     (GET, STORED, head(304, FRESH), "Refreshed"),
     (GET, STORED, head(304, b"Cache-Control: no-store"), "Refreshed, forgotten"),
