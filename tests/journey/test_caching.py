@@ -411,6 +411,30 @@ class OptingIn(Caching):
             self.assertIsNone(self.post(OPT_IN))
             self.answered(answer(f"Cache-Control: {said}"))
 
+    def test_no_conditions_of_our_own(self) -> None:
+        """On a C{POST} they would mean something else: one that is stale is sent again as it came."""
+        valid = answer('ETag: "x"', "Last-Modified: Mon, 23 Nov 2026 10:00:00 GMT", body=b"[1]")
+        self.assertIsNone(self.post(OPT_IN))
+        self.answered(valid)
+        self.network.pass_time(61.0)
+        self.assertIsNone(self.post(OPT_IN))
+        self.assertNotIn("If-", "".join(self.forwarded_request()[1]))
+        self.assertEqual(self.answered(valid)["Cache-Status"], "llmproxy; fwd=stale; stored")
+        self.network.pass_time(61.0)
+        self.assertIsNone(self.post(OPT_IN, 'If-None-Match: "y"'))
+        self.assertIn('If-None-Match: "y"', self.forwarded_request()[1])
+        got = self.answered(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n')
+        self.assertEqual((got.status, got["X-Cache-Status"]), (304, "miss"))
+
+    def test_stale_ones_are_soon_forgotten(self) -> None:
+        """Nothing is kept for a revalidation that never comes."""
+        self.assertIsNone(self.post(OPT_IN))
+        self.answered(answer('ETag: "x"'))
+        self.network.pass_time(60.0 + 60.0 + 32.0)
+        caching = self.proxy._parts.caching
+        assert caching is not None
+        self.assertEqual(self.successResultOf(caching.state.storage.cache.usage()).entries, 0)
+
     def test_failures_are_not_kept(self) -> None:
         """The next one may succeed."""
         for status in ("400 Bad Request", "429 Too Many", "500 No"):

@@ -24,7 +24,8 @@ class Entry:
     @ivar must_revalidate: It must not be used once it is stale (C{must-revalidate} and the like).
     @ivar stale_while_revalidate: How long after that it may still be served while a fresh one is fetched; likewise
         C{stale_if_error}, where none can be had (RFC 5861).
-    @ivar etag: Its entity tag, quotes and all; C{last_modified}: its C{Last-Modified}; C{b""} if it has none.
+    @ivar etag: Its entity tag, quotes and all; C{last_modified}: its C{Last-Modified}; C{b""} if it has none, or if no
+        condition may be made of it, as for a C{POST}.
     @ivar vary: The request fields by which it was selected, in lower case.
     @ivar chunk_timings: For a stream, which bytes came how long after the ones before: (length, seconds).
     """

@@ -91,7 +91,7 @@ def may_serve_stale(entry: Entry, said: Directives, now: float) -> bool:
 
 
 def validatable(entry: Entry) -> bool:
-    """Whether the provider can be asked if it is still true, so that a 304 means the entry."""
+    """Whether the provider can be asked if it is still true, so that a 304 means the entry; never for a C{POST}."""
     return bool(entry.etag or entry.last_modified)
 
 

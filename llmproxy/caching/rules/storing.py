@@ -105,8 +105,11 @@ def storable(
     lifetime = _lifetime(received, lines, [surrogate, said], rules, granted)
     if lifetime is None:
         return NotStored("no-freshness")
-    etag = lines.value(b"etag") or b""
-    modified = lines.value(b"last-modified") or b""
+    # A condition of ours on a POST would ask for something else: 412, or a 304 that means nothing (RFC 9110, section
+    # 13.1.2). So a response to one has no validators.
+    etag, modified = b"", b""
+    if granted is None:
+        etag, modified = lines.value(b"etag") or b"", lines.value(b"last-modified") or b""
     # Providers say "no-cache" of every stream, to keep proxies from buffering it; who granted it, knows.
     always = b"no-cache" in said and not (stream and granted is not None)
     found = Entry(

@@ -149,6 +149,15 @@ class Storing(TestCase):
         self.refused("no-freshness", code=404, granted=60.0)
         self.refused("stale-at-once", b"Cache-Control: no-cache", granted=60.0)
 
+    def test_a_granted_answer_has_no_validators(self) -> None:
+        """They are passed on, but no condition is made of them."""
+        said = b'ETag: "a"', b"Last-Modified: Fri, 01 Sep 2023 00:00:00 GMT"
+        found, granted = kept(*said, b"Cache-Control: max-age=5"), kept(*said, granted=60.0)
+        assert isinstance(found, Entry) and isinstance(granted, Entry)
+        self.assertEqual((found.etag, found.last_modified), (b'"a"', b"Fri, 01 Sep 2023 00:00:00 GMT"))
+        self.assertEqual((granted.etag, granted.last_modified, granted.lines), (b"", b"", list(said)))
+        self.refused("stale-at-once", b"Cache-Control: max-age=0", *said, granted=60.0)
+
     def test_a_granted_stream(self) -> None:
         """C{no-cache} is what every provider says of every stream."""
         stream = b"Content-Type: text/event-stream; charset=utf-8"
