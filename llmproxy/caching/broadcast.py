@@ -82,9 +82,9 @@ class Broadcast:
         """Take the body."""
         self.response.deliverBody(self)
 
-    def subscriber(self) -> Subscriber:
-        """One more who takes it."""
-        subscriber = Subscriber(self)
+    def subscriber(self, lines: list[bytes] | None = None) -> Subscriber:
+        """One more who takes it, with these field lines; C{None}: with the provider's own."""
+        subscriber = Subscriber(self, self.lines if lines is None else lines)
         self._subscribers.append(subscriber)
         self._balance()
         return subscriber
@@ -206,11 +206,11 @@ class Subscriber:
     _protocol: Any = None
     _flowing = False
 
-    def __init__(self, broadcast: Broadcast) -> None:
+    def __init__(self, broadcast: Broadcast, lines: list[bytes]) -> None:
         self._broadcast = broadcast
         self.code = broadcast.response.code
         self.phrase = broadcast.response.phrase
-        self.lines = broadcast.lines
+        self.lines = lines
         self.length = broadcast.response.length
         self.at = 0
 

@@ -128,11 +128,14 @@ class CacheFill:
         self._broadcast.moved()
 
     def _subscribe(self, waiter: CacheLookup) -> CacheResult | None:
-        if waiter is not self._lookup:
-            if not self._is_joinable or not self._serves(waiter, self._entry):
-                return None
-            waiter.report("coalesced")
-        return CacheResult(self._broadcast.subscriber())
+        if waiter is self._lookup:
+            return CacheResult(self._broadcast.subscriber())
+        if not self._is_joinable or not self._serves(waiter, self._entry):
+            return None
+        waiter.report("coalesced")
+        # Others get what they would if it were stored already: nothing that belongs to the one exchange.
+        age = b"Age: %d" % self._entry.age(self._state.now())
+        return CacheResult(self._broadcast.subscriber([*self._entry.lines, age]))
 
     def _serves(self, waiter: CacheLookup, entry: Entry, *, failing: bool = False) -> bool:
         """Whether the response will do for another request than the one it was sent to, as if it had been stored

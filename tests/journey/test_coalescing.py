@@ -214,6 +214,28 @@ class Joining(ProxyTestCase):
             later = self.ask(method="GET", path=MODELS, body=None, token=OTHER)
             self.assertEqual((self.calls(), parse_response(later.take())["X-Cache-Status"]), (2, "hit"))
 
+    def test_what_belongs_to_the_first_alone(self) -> None:
+        """Who joins gets the fields that a hit would have."""
+        head = ("Set-Cookie: session=1", "x-ratelimit-remaining-requests: 17", "x-request-id: r1", "Retry-After: 1")
+        for length in ((), ("Transfer-Encoding: chunked",)):
+            self.restart()
+            first, second = (self.ask(method="GET", path=MODELS, body=None) for _ in range(2))
+            whole = answer("Cache-Control: max-age=9", "ETag: 1", *head, *length, body=b"{}")
+            if length:
+                whole = whole.replace(b"\r\nContent-Length: 2", b"").replace(b"{}", chunk(b"{}"))
+            self.provider.last.send(whole)
+            self.network.pass_time(2.0)
+            late = self.ask(method="GET", path=MODELS, body=None)
+            if length:
+                self.provider.last.send(b"0\r\n\r\n")
+            hit = self.ask(method="GET", path=MODELS, body=None)
+            mine, *theirs = (parse_response(client.take()) for client in (first, second, late, hit))
+            own = ("Set-Cookie", "x-ratelimit-remaining-requests", "X-Upstream-Request-ID", "Retry-After")
+            self.assertEqual([mine[name] for name in own], ["session=1", "17", "r1", "1"])
+            for got in theirs:
+                self.assertEqual(([got.all(name) for name in own], got.body, got["ETag"]), ([[]] * 4, b"{}", "1"))
+            self.assertEqual([got["Age"] for got in theirs], ["0", "2", "2"])
+
     def test_tenants(self) -> None:
         """Nobody joins another project's call."""
         self.stream()
