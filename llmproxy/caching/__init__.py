@@ -1,7 +1,7 @@
 """The response cache: what is stored is served again, and what is in flight is fetched once."""
 
 from llmproxy.caching.admin import CacheAdmin, PurgeSelector
-from llmproxy.caching.broadcast import DiscardBody, Subscriber
+from llmproxy.caching.broadcast import Subscriber
 from llmproxy.caching.lookup import CacheLookup, CacheOutcome, Fetch, LocalHit, RepeatableHit
 from llmproxy.caching.replay import CachedResponse
 from llmproxy.caching.rules.request import CacheRequest
@@ -13,7 +13,6 @@ __all__ = [
     "CacheOutcome",
     "CacheRequest",
     "CachedResponse",
-    "DiscardBody",
     "Fetch",
     "LocalHit",
     "PurgeSelector",

@@ -31,6 +31,8 @@ class CacheFill:
 
     _broadcast: Broadcast
     _entry: Entry
+    _began_at: float
+    _grown_at: float  # when something of its body came last
     _is_joinable = True
     _secret = b""
 
@@ -45,7 +47,7 @@ class CacheFill:
     async def run(self, fetch: Fetch) -> None:
         """Make the call. Never raises: those who wait are told."""
         state, stored = self._state, self._lookup.stored
-        request_time = state.now()
+        self._began_at = request_time = state.now()
         try:
             response, self._secret = await fetch(self._lookup.outgoing_lines())
             now = state.now()
@@ -114,7 +116,7 @@ class CacheFill:
 
     def _share(self, response: Response, entry: Entry) -> None:
         """It goes to all who want it as it arrives, and is stored if it turns out to be complete."""
-        self._entry = entry
+        self._entry, self._grown_at = entry, self._state.now()
         self._lookup.report("stored")
         lines, shared = list(response.lines), self._state.scope == "shared"
         coded = content_coding(lines) != b""
@@ -130,12 +132,24 @@ class CacheFill:
     def _subscribe(self, waiter: CacheLookup) -> CacheResult | None:
         if waiter is self._lookup:
             return CacheResult(self._broadcast.subscriber())
+        if self._is_late():
+            self._call.forbid_storing()
+            return None
         if not self._is_joinable or not self._serves(waiter, self._entry):
             return None
         waiter.report("coalesced")
         # Others get what they would if it were stored already: nothing that belongs to the one exchange.
         age = b"Age: %d" % self._entry.age(self._state.now())
         return CacheResult(self._broadcast.subscriber([*self._entry.lines, age]))
+
+    def _is_late(self) -> bool:
+        """Whether it takes longer than a client may have to wait for it: who joined would get half of it, and keep it
+        going for the next one.
+        """
+        timeouts, now = self._request.policy.timeouts, self._state.now()
+        stream = self._entry.stream
+        total, idle = (timeouts.stream, timeouts.idle) if stream else (timeouts.request, 0.0)
+        return 0.0 < total < now - self._began_at or 0.0 < idle < now - self._grown_at
 
     def _serves(self, waiter: CacheLookup, entry: Entry, *, failing: bool = False) -> bool:
         """Whether the response will do for another request than the one it was sent to, as if it had been stored
@@ -153,6 +167,7 @@ class CacheFill:
     # What the broadcast reports
 
     def grown(self, count: int) -> bool:
+        self._grown_at = self._state.now()
         return self._call.hold(count)
 
     def closed(self) -> None:

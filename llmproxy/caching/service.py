@@ -340,4 +340,5 @@ def _policy(name: str, api: Api, settings: Settings) -> ApiCachePolicy:
         marks=b"own-cors" if own_cors else b"",
         reads="GET" in api.allowed_methods or "HEAD" in api.allowed_methods,
         max_object_bytes=options.max_object_bytes,
+        timeouts=api.timeouts,
     )

@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
 from llmproxy.base.ttl_cache import CacheEntry
-from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, DiscardBody, Fetch, ResponseCache, Subscriber
+from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, Fetch, ResponseCache, Subscriber
 from llmproxy.config.model import Server
 from llmproxy.config.routes import Route, Routes
 from llmproxy.http import cors, credentials, error_body, fields
@@ -20,6 +20,7 @@ from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.masking import mask_lines, replace_key
 from llmproxy.model import Grant
 from llmproxy.proxy.accounting import Accounting
+from llmproxy.proxy.background_body import discard
 from llmproxy.proxy.context import RequestContext
 from llmproxy.proxy.outgoing_fields import outgoing_lines
 from llmproxy.proxy.own_response import as_proxy_error, refuse
@@ -349,15 +350,17 @@ class Pipeline:
 
     async def _refetch(self, context: RequestContext) -> None:
         """What L{handle} is to a client's request: nobody waits for the response but the cache."""
-        assert self.cache is not None and context.lookup is not None
-        response = (await self.cache.collapse(context.lookup, partial(self._call_upstream, context))).response
+        lookup = context.lookup
+        assert self.cache is not None and lookup is not None
+        response = (await self.cache.collapse(lookup, partial(self._call_upstream, context))).response
         context.status, context.outcome = response.code, "complete"
         if isinstance(response, Response):
             response.stopProducing()
         elif isinstance(response, Subscriber):
-            body = DiscardBody()
-            response.deliverBody(body)
-            context.outcome = "complete" if await body.done else "truncated"
+            ended = await discard(context, response, self._clock)
+            context.outcome, context.error = self._accounting.end_of(ended, left=False)
+            if ended != "cancelled":
+                await lookup.wait_closed()
 
     def _refuse(self, context: RequestContext, error: Exception) -> None:
         """Turn the error into the response, where somebody waits for one and has none yet."""

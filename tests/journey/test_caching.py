@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from llmproxy.caching.storage import CacheStorage
 from llmproxy.model import Grant
 from tests.support.caches import Far, PluginCache
-from tests.support.proxy_case import CHAT, KEY, OTHER, TOKEN, ProxyTestCase, chunk, request
+from tests.support.proxy_case import CHAT, KEY, OTHER, STREAM, TOKEN, ProxyTestCase, chunk, request
 from tests.support.responses import Response, parse_response
 
 MODELS = "/v1/models"
@@ -310,6 +310,54 @@ class Revalidation(Caching):
         self.assertEqual(self.hit().body, b"[2]")
         told = [(r.request_id.endswith("-refresh"), r.outcome, r.cache) for r in self.events.records]
         self.assertEqual(told[1:3], [(False, "complete", "hit"), (True, "complete", "stored")])
+
+    def hung(self, head: bytes, **settings: Any) -> None:
+        """A refresh whose response stops in the middle, by this head."""
+        self.restart(timeouts={"request": 30.0, "idle": 5.0}, **settings)
+        self.provider.peers.clear()
+        self.fill(data=answer("Cache-Control: max-age=10, stale-while-revalidate=60", body=b"[1]"))
+        self.network.pass_time(11.0)
+        self.ask(method="GET", path=MODELS, body=None)
+        self.provider.last.send(head)
+
+    def test_a_refresh_that_hangs(self) -> None:
+        """It has no more time than a client's request, and the next one refreshes again."""
+        half = answer("Cache-Control: max-age=10", body=b"[2]")[:-1]
+        events = STREAM[:-2] + b"Cache-Control: max-age=10\r\n\r\n" + chunk(b"data: 1\n\n")
+        for head, seconds in ((half, 30.0), (events, 5.0)):
+            self.cache = {"streams": True}
+            self.hung(head)
+            self.network.pass_time(seconds - 0.5)
+            self.assertEqual((self.provider.last.end, self.proxy.metrics().in_flight), ("", 1))
+            self.network.pass_time(1.0)
+            self.assertEqual((self.provider.last.end, self.proxy.metrics().in_flight), ("reset", 0))
+            record = self.events.records[-1]
+            self.assertEqual((record.outcome, record.error, record.cache), ("truncated", "upstream_timeout", "miss"))
+            self.ask(method="GET", path=MODELS, body=None)
+            self.provider.last.send(answer("Cache-Control: max-age=10", body=b"[3]"))
+            self.assertEqual(self.hit().body, b"[3]")
+
+    def test_who_joins_a_refresh_that_hangs(self) -> None:
+        """Sees that it is half, when its own time is over; nobody joins one that has taken too long."""
+        self.hung(answer("Cache-Control: max-age=100", body=b"[2]")[:-1])
+        self.network.pass_time(20.0)
+        joined = self.ask("Cache-Control: max-age=30", method="GET", path=MODELS, body=None)
+        self.network.pass_time(15.0)
+        self.assertEqual((len(self.provider.peers), joined.end), (1, ""))
+        later = self.ask("Cache-Control: max-age=40", method="GET", path=MODELS, body=None)
+        self.assertEqual(len(self.provider.peers), 2)
+        self.provider.last.send(answer("Cache-Control: max-age=100", body=b"[3]"))
+        self.assertEqual(parse_response(later.take()).body, b"[3]")
+        self.network.pass_time(16.0)
+        self.assertNotEqual(joined.end, "")
+        self.assertFalse(parse_response(joined.take()).complete)
+        self.assertEqual(self.provider.peers[0].end, "reset")
+        told = [(r.request_id.endswith("-refresh"), r.outcome, r.cache) for r in self.events.records[2:]]
+        self.assertEqual(
+            sorted(told),
+            [(False, "complete", "stored"), (False, "truncated", "coalesced"), (True, "truncated", "miss")],
+        )
+        self.assertEqual(self.hit().body, b"[3]")
 
     def test_a_refresh_that_does_not_come(self) -> None:
         """It ends with the process."""

@@ -214,6 +214,24 @@ class Joining(ProxyTestCase):
             later = self.ask(method="GET", path=MODELS, body=None, token=OTHER)
             self.assertEqual((self.calls(), parse_response(later.take())["X-Cache-Status"]), (2, "hit"))
 
+    def test_nobody_keeps_a_hung_response_going(self) -> None:
+        """One that has been silent, or has taken, longer than a client would wait is joined by nobody."""
+        for seconds, more in ((1.0, b""), (4.0, EVENTS[1])):
+            self.restart(timeouts={"idle": 5.0, "stream": 30.0})
+            self.provider.peers.clear()
+            first = self.stream()
+            self.provider.last.send(STREAM + chunk(EVENTS[0]))
+            for number in range(8):
+                if number == 4:
+                    second = self.stream()
+                self.network.pass_time(seconds)
+                self.provider.last.send(chunk(more) if more else b"")
+            self.assertEqual((first.end != "", second.end, self.calls()), (True, "", 1))
+            third = self.stream()
+            self.assertEqual(self.calls(), 2)
+            self.provider.last.send(STREAM + chunk(DONE) + b"0\r\n\r\n")
+            self.assertEqual(parse_response(third.take()).body, DONE)
+
     def test_what_belongs_to_the_first_alone(self) -> None:
         """Who joins gets the fields that a hit would have."""
         head = ("Set-Cookie: session=1", "x-ratelimit-remaining-requests: 17", "x-request-id: r1", "Retry-After: 1")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from llmproxy.caching.rules import reuse
 from llmproxy.caching.rules.directives import Directives
 from llmproxy.caching.rules.storing import StoringRules
+from llmproxy.config.api_settings import Timeouts
 from llmproxy.http.field_lines import FieldLines
 
 
@@ -22,6 +23,7 @@ class ApiCachePolicy:
     @ivar marks: Settings that make responses differ; part of the key.
     @ivar reads: Whether the API allows C{GET} or C{HEAD}, so that there is something to invalidate.
     @ivar max_object_bytes: A larger body is not stored.
+    @ivar timeouts: How long a response may take.
     """
 
     api: str
@@ -35,6 +37,7 @@ class ApiCachePolicy:
     marks: bytes = b""
     reads: bool = True
     max_object_bytes: int = 16 * 1024 * 1024
+    timeouts: Timeouts = field(default_factory=Timeouts)
 
 
 class CacheRequest(NamedTuple):
