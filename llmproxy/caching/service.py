@@ -239,7 +239,7 @@ class ResponseCache(Service):
     def invalidate(
         self, route: Route, grant: Grant, method: bytes, lines: FieldLines, response: Response | WholeResponse
     ) -> None:
-        """A request that has nothing to do with the cache was responded to: forget what may not be true any more."""
+        """A provider has responded to a request: forget what may not be true any more."""
         policy, reads = self.policies[route.api_name], self.reads
         if not reads.any or method in invalidation.SAFE or not policy.reads:
             return

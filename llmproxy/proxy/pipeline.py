@@ -123,7 +123,6 @@ class Pipeline:
             return
 
         response, key = await self._call_upstream(context, lines)
-        self._pass_cache(context, response)
         await self.sender.relay(context, response, key)
 
     def start(self, context: RequestContext, serving: Coroutine[Any, Any, None]) -> None:
@@ -157,13 +156,6 @@ class Pipeline:
         entry = self._provider_keys.entry(grant.project_id, route.api_name)
         return entry if entry is not None and entry.value is keys else None
 
-    def _pass_cache(self, context: RequestContext, response: Response) -> None:
-        """A response that is none for the cache may end the use of others."""
-        route, grant, request = context.route, context.grant, context.request
-        if self.cache is not None and route is not None and grant is not None:
-            context.cache = "bypass"
-            self.cache.invalidate(route, grant, request.method, request.lines, response)
-
     async def resume(
         self, context: RequestContext, outcome: SentOutcome, at: Upstream | None, lookup: CacheLookup | None = None
     ) -> None:
@@ -180,7 +172,6 @@ class Pipeline:
                 await self._serve_lookup(context, cache, lookup, call)
             else:
                 response, key = await call(())
-                self._pass_cache(context, response)
                 await self.sender.relay(context, response, key)
         except Exception as e:
             self._refuse(context, e)
@@ -309,12 +300,15 @@ class Pipeline:
 
     def receive(self, context: RequestContext, response: Response, now: float) -> None:
         """The head of the response has come: take the provider's key out of it, and read in the body what was used."""
-        key = context.provider_key
-        assert key is not None
+        key, route, grant, request = context.provider_key, context.route, context.grant, context.request
+        assert key is not None and route is not None and grant is not None
         context.response = response
         context.first_byte_at = now
         response.lines = mask_lines(response.lines, key.value)
         response.phrase = replace_key(response.phrase, key.value)
+        if self.cache is not None:
+            self.cache.invalidate(route, grant, request.method, request.lines, response)
+            context.cache = "bypass"  # unless there is a lookup, which knows better
         self._accounting.watch(context, response)
 
     def head_timeouts(self, context: RequestContext) -> HeadTimeouts:

@@ -98,14 +98,14 @@ class DirectResponses:
         request.first_byte_at = first = came_at or self._seconds()
         cache: str | CacheOutcome = "disabled"
         route, session, caching = known.flow.route, known.flow.session, self._pipeline.cache
-        if request.fill is not None:
-            assert caching is not None
-            caching.end_sole(request.fill, request)
-            cache = caching.fill(request.fill, response, first - request.sent_at, storable=request.storable)
-        elif caching is not None:
-            cache = "bypass"
+        if caching is not None:
             if caching.reads.any:
                 caching.invalidate(route, session.grant, known.method, known.fields, response)
+            if request.fill is None:
+                cache = "bypass"
+            else:
+                caching.end_sole(request.fill, request)
+                cache = caching.fill(request.fill, response, first - request.sent_at, storable=request.storable)
         request.cache = cache if isinstance(cache, str) else cache.status
         limits = b"" if request.reservation is None else request.reservation.header_lines
         without = names_begin_with(route.api.provider) if limits else b""
