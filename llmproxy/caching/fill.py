@@ -63,7 +63,7 @@ class CacheFill:
                     self._refreshed(entry, store=store)
                 case ServeStale(entry):
                     response.stopProducing()
-                    self._serve(entry, "hit", "stale-if-error")
+                    self._serve(entry, "stale", "stale-if-error")
         except Exception as e:  # told to those who wait, a cancelled wait included
             self._failed(e)
 
@@ -71,7 +71,7 @@ class CacheFill:
         upstream = isinstance(error, _UPSTREAM_FAILURES)
         stale = on_failure(self._request, self._lookup.stored, self._state.now()) if upstream else None
         if stale is not None:
-            self._serve(stale.entry, "hit", "stale-if-error")
+            self._serve(stale.entry, "stale", "stale-if-error")
         else:
             self._call.fail(error, for_all=upstream)
 

@@ -31,7 +31,8 @@ Fetch = Callable[[list[bytes]], Awaitable[tuple[Response, bytes]]]
 class CacheOutcome(NamedTuple):
     """What came of a request at the cache.
 
-    @ivar status: As in C{X-Cache-Status}; C{reason}: one word more.
+    @ivar status: As in C{X-Cache-Status}; C{reason}: one word more. C{stale}: a call was made, has failed, and what was
+        stored stands in for its response.
     @ivar forward: Why the provider was called, as C{fwd} of RFC 9211.
     @ivar ttl: Seconds for which what was served from the cache is still fresh; C{None} where nothing was.
     """
@@ -63,7 +64,7 @@ class CacheOutcome(NamedTuple):
             return forward + b"; collapsed" + ttl
         if self.status == "revalidated":
             return forward + b"; fwd-status=304" + ttl
-        return forward + (b"; stored" if self.status == "stored" else b"")
+        return forward + (b"; stored" if self.status == "stored" else ttl)
 
 
 MISS = CacheOutcome()

@@ -12,7 +12,7 @@ from llmproxy.model import LedgerLine, RequestRecord
 
 _RESERVED, _SETTLED, _COUNTED, _DROPPED, _ANNOUNCED = b"R", b"S", b"C", b"D", b"A"
 _TOKENS_HITS = frozenset(("hit", "coalesced"))  # what a token's C{cache_hits} count
-_HITS = frozenset(("hit", "revalidated", "coalesced"))
+_HITS = frozenset(("hit", "revalidated", "coalesced", "stale"))
 
 
 class LedgerLineOpening(NamedTuple):

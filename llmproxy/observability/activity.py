@@ -49,7 +49,7 @@ MAX_WAITING_KEYS = 20_000  # stretches that wait for the store; what comes on to
 GROUPS = {"project": "project_id", "api": "api", "model": "model"}  # the columns of what can be told apart
 
 _Key = tuple[int, str, str, str]
-_HITS = frozenset(("hit", "revalidated", "coalesced"))
+_HITS = frozenset(("hit", "revalidated", "coalesced", "stale"))
 _SUMS = 7  # in the order of L{ACTIVITY_SUMS}, before the classes of times
 _REQUESTS, _FAILED, _REFUSED, _CACHE_HITS, _INPUT, _OUTPUT, _COST = range(_SUMS)
 

@@ -21,7 +21,7 @@ N = TypeVar("N", int, float)
 
 DURATION_BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 LAG_BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-HITS = frozenset(("hit", "revalidated", "coalesced"))
+HITS = frozenset(("hit", "revalidated", "coalesced", "stale"))
 MISSES = frozenset(("miss", "stored"))
 PROVIDER_FAULTS = frozenset(("upstream_unreachable", "upstream_protocol_error", "upstream_timeout"))
 MAX_MODELS = 200  # that are told apart

@@ -291,6 +291,10 @@ class Revalidation(Caching):
         self.assertIsNone(self.get())
         got = self.answered(answer(status="503 Service Unavailable"))
         self.assertEqual((got.status, got.body, got["X-Cache-Debug"]), (200, b"[1]", "stale-if-error"))
+        self.assertEqual((got["X-Cache-Status"], got["Cache-Status"]), ("stale", "llmproxy; fwd=stale; ttl=-1"))
+        record = self.events.records[-1]
+        self.assertEqual((record.cache, record.outcome, record.upstream_status), ("stale", "complete", 503))
+        self.assertEqual((self.proxy.metrics().cache_hits, len(self.tokens.counted)), (1, 2))
         self.assertIsNone(self.get())
         self.provider.last.reset()  # the connection had been used before, so it is tried once more
         self.provider.last.reset()

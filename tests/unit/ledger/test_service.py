@@ -114,6 +114,7 @@ class LedgerTests(SynchronousTestCase):
             {"basis": "none"},
             {"basis": "estimated"},
             {"cache": "hit"},
+            {"cache": "stale"},
             {"outcome": "cancelled", "basis": "estimated"},
             {"outcome": "truncated"},
             {"outcome": "refused"},
@@ -123,9 +124,9 @@ class LedgerTests(SynchronousTestCase):
             ledger.settle("", record(1)._replace(**more))
         self.successResultOf(ledger.flush())
         told = [line.outcome for line in self.books.lines]
-        self.assertEqual(told[:6], ["exact", "exact", "estimated", "cached", "cancelled", "truncated"])
-        self.assertEqual(told[6:], ["failed"] * 3)
-        self.assertEqual(len({line.id for line in self.books.lines}), 9)
+        self.assertEqual(told[:7], ["exact", "exact", "estimated", "cached", "cached", "cancelled", "truncated"])
+        self.assertEqual(told[7:], ["failed"] * 3)
+        self.assertEqual(len({line.id for line in self.books.lines}), 10)
 
     def test_secrets(self) -> None:
         """What a client may have put into a name is masked before it is written anywhere."""
@@ -270,7 +271,8 @@ class LedgerTests(SynchronousTestCase):
             first.open_line(LedgerLineOpening("", NOW, "r3", "p", "limited", "a", "/", "m", 8, 2, 0)),
             record(3, token_id="limited"),
         )
-        first.settle("", record(4, cache="hit"))
+        for cache in ("hit", "stale", "revalidated"):  # of which the last two have made a call
+            first.settle("", record(4, cache=cache))
         self.clock.advance(1)
         self.assertEqual((dict(self.books.uses), dict(self.books.hits)), ({"t": 1}, {"t": 1}))
         for _ in range(30):

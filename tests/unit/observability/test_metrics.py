@@ -86,6 +86,7 @@ class SnapshotTests(unittest.TestCase):
             "hit": (1, 0, 0, 0),
             "revalidated": (1, 0, 0, 0),
             "coalesced": (1, 0, 0, 0),
+            "stale": (1, 0, 0, 0),
             "miss": (0, 1, 0, 0),
             "stored": (0, 1, 0, 1),
             "bypass": (0, 0, 1, 0),
