@@ -133,7 +133,7 @@ def cached_response(
 ) -> CachedResponse:
     """The response to a request with this method and these field lines: the entry, or a 304."""
     age = b"Age: %d" % entry.age(now)
-    if conditional.not_modified(entry, lines, now):
+    if method in conditional.METHODS and conditional.not_modified(entry, lines, now):
         return CachedResponse(entry, 304, b"Not Modified", [*conditional.not_modified_lines(entry), age], b"", None)
     body = b"" if method == b"HEAD" else entry.body
     length = None if entry.stream else len(entry.body)

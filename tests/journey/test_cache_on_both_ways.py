@@ -63,6 +63,24 @@ class Ways(ProxyTestCase):
         return 0 if fast_path is None else fast_path.served
 
 
+class Requests(Ways):
+    def test_conditions_of_a_post(self) -> None:
+        """A 304 is no response to it, whatever was stored."""
+        for fast in self.ways():
+            said = answer('ETag: "x"', "Last-Modified: Mon, 23 Nov 2026 10:00:00 GMT", body=b"[1]")
+            for _ in range(WARM + 2):
+                self.post(OPT_IN, data=said, body=b"{}")
+            for line in (
+                "If-Modified-Since: Mon, 23 Nov 2026 10:00:00 GMT",
+                'If-None-Match: "x"',
+                "If-None-Match: *",
+            ):
+                for _ in range(WARM + 2):
+                    got, asked = self.post(OPT_IN, line, body=b"{}")
+                    self.assertEqual((got.status, got.body, asked), (200, b"[1]", False), line)
+            self.assertEqual(self.short > 0, fast)
+
+
 class Changes(Ways):
     def test_a_request_whose_response_is_stored(self) -> None:
         """It may change something all the same: what is stored for its URI is forgotten (RFC 9111, section 4.4)."""

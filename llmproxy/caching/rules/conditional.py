@@ -12,6 +12,7 @@ from llmproxy.http.field_lines import FieldLines
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _TAGS = re.compile(rb"[ \t]*(?:,[ \t]*)*(?:%b[ \t]*(?:,[ \t]*|$))*" % _TAG.pattern)
 CONDITIONS = frozenset((b"if-none-match", b"if-modified-since"))
+METHODS = frozenset((b"GET", b"HEAD"))  # to which a 304 may be the response (RFC 9110, section 13.1.2)
 # What a 304 tells of the response that the client has (RFC 9110, section 15.4.5).
 _TOLD = frozenset(b"cache-control content-location date etag expires vary last-modified".split())
 
