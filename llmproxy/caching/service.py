@@ -120,6 +120,12 @@ class ResponseCache(Service):
             return None
         return CacheRequest(policy, self._tenant(grant), "", method, lines, *said)
 
+    def forbids_calls(self, lines: FieldLines) -> bool:
+        """Whether a request that the cache has nothing to do with must not reach its provider either
+        (C{only-if-cached}, RFC 9111, section 5.2.1.7).
+        """
+        return b"cache-control" in lines.names and b"only-if-cached" in reuse.request_directives(lines)
+
     def with_key(self, request: CacheRequest, target: bytes, body: bytes) -> CacheRequest:
         """The same with its key.
 

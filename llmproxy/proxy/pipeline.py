@@ -121,6 +121,9 @@ class Pipeline:
         if cache is not None and cacheable is not None and has_cacheable_body(context):
             await self._through_cache(context, cache, cacheable)
             return
+        if cache is not None and cache.forbids_calls(lines):
+            context.cache = "bypass"
+            raise errors.NotInCache
 
         response, key = await self._call_upstream(context, lines)
         await self.sender.relay(context, response, key)

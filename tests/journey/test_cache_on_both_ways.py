@@ -8,6 +8,7 @@ from typing import Any
 
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.model import Grant
+from llmproxy.proxy.request_body import MAX_BUFFERED_BODY_BYTES
 from tests.journey.test_caching import FRESH, MODELS, OPT_IN, answer
 from tests.support.proxy_case import TOKEN, ProxyTestCase, request
 from tests.support.responses import Response, parse_response
@@ -79,6 +80,41 @@ class Requests(Ways):
                     got, asked = self.post(OPT_IN, line, body=b"{}")
                     self.assertEqual((got.status, got.body, asked), (200, b"[1]", False), line)
             self.assertEqual(self.short > 0, fast)
+
+
+    def test_only_if_cached(self) -> None:
+        """The provider is not asked, be the request one that the cache passes by."""
+        only = "Cache-Control: public, max-age=60, only-if-cached"
+        for fast in self.ways():
+            for _ in range(WARM + 2):
+                for number, lines in enumerate(
+                    (
+                        ["Cache-Control: only-if-cached"],
+                        [only, "Range: bytes=0-1"],
+                        [only, "Cache-Control: no-store"],
+                        [only],
+                    )
+                ):
+                    got, asked = self.post(*lines)
+                    self.assertEqual((got.status, got.json["error"]["code"], asked), (504, "not_in_cache", False))
+                    self.assertEqual(self.events.records[-1].cache, "miss" if number == 3 else "bypass")
+            got, asked = self.post(only, body=b"[%b]" % (b" " * MAX_BUFFERED_BODY_BYTES))
+            self.assertEqual((got.status, asked), (504, False))
+            self.user = self.client()
+            self.assertEqual(self.get("Cache-Control: only-if-cached", "If-Match: *")[0].status, 504)
+            self.post(OPT_IN, body=b"{}")
+            for _ in range(WARM + 2):
+                self.assertEqual(self.post(only, body=b"{}")[0].status, 200)
+            self.assertEqual(self.short > 0, fast)
+            self.assertEqual(self.post(only)[0].status, 504)
+            self.assertEqual(self.calls(), 1)
+            self.provider.peers.clear()
+
+    def test_only_if_cached_without_a_cache(self) -> None:
+        """Then it is the provider's affair."""
+        self.cache = {"enabled": False}
+        for _ in self.ways():
+            self.assertEqual(self.post("Cache-Control: only-if-cached")[0].status, 200)
 
 
 class Changes(Ways):
