@@ -380,6 +380,7 @@ class Streams(ProxyTestCase):
         self.assertFalse(self.kept(event + DONE, cut=True))
         self.assertFalse(self.kept(event + DONE, provider="anthropic"))
         self.assertFalse(self.kept(b'data: {"error": {"message": "x"}}\n\n' + DONE))
+        self.assertFalse(self.kept(event + b'data: {"id":"a","error":{"message":"x"},"choices":[]}\n\n' + DONE))
         self.assertFalse(self.kept(b"data: {}\r\n\r\n", provider="google", cut=True))
         self.assertFalse(self.kept(event, provider="generic"))
         self.assertFalse(self.kept(event + DONE, "Cache-Control: no-store"))

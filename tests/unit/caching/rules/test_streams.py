@@ -67,9 +67,51 @@ class Complete(TestCase):
         self.assertEqual(self.ends(b'data: {"type":"response.failed"}\n\n'), ["google"])
         self.assertTrue(is_complete("openai", b'data: {"error":null,"choices":[]}\n\n' + DONE))
 
+    def test_an_error_wherever_it_stands_in_its_event(self) -> None:
+        """In any order, in lines of its own, however lines end; also one that cannot be read."""
+        for error in (
+            b'data: {"id":"a","object":"chat.completion.chunk","error":{"code":"server_error"},"choices":[{}]}',
+            b'data: {"choices":[{"error":null}], "error" : "x"}',
+            b'data: {"id": 1,\ndata: "error": {"code": 502}}',
+            b'id: 1\ndata: {"type":"error","code":"ERR","message":"x"}',
+            b'data: {"x":[1,2],"error":[]}\nevent: other',
+            b"event: error\ndata: oh",
+            b'data: {"error": "half',
+            b'data: {"x":"\xff","error":1}',
+            b"data: " + b'{"error":' * 100_000,
+        ):
+            for end in (b"\n", b"\r\n", b"\r"):
+                body = b"".join([CHAT * 2, error, b"\n\n", CHAT * 2, DONE]).replace(b"\n", end)
+                self.assertFalse(is_complete("openai", body), body[:200])
+                self.assertFalse(is_complete("google", body.replace(DONE.replace(b"\n", end), b"")), body[:200])
+
+    def test_what_is_no_error(self) -> None:
+        """One that is null, one within something else, and one of which a model speaks."""
+        for event in (
+            b'data: {"id":"a","error":null,"choices":[]}',
+            b'data: {"type":"response.created","response":{"error":null,"x":{"error":{"code":1}}}}',
+            b'data: {"choices":[{"delta":{"content":"{\\"error\\": \\"x\\"}"}}]}',
+            b'data: {"choices":[{"delta":{"content":"error"}}],"x":["error"]}',
+            b'data: {"content":"\\nevent: error\\n"}',
+            b'data: ["error", {"error": 1}]',
+            b'data: {"error":1, "error":null}',
+            b': "error"',
+            b'event: "error"\ndata: {}',
+        ):
+            self.assertTrue(is_complete("openai", b"".join([CHAT, event, b"\n\n", CHAT, DONE])), event)
+
     def test_long_ones_take_no_time(self) -> None:
         """The loop is not held."""
-        for body in (b"\n" * 1_000_000, b":\n\n" * 300_000, b"data: " + b"{" * 1_000_000 + b"\n\n", b"\r" * 999_999):
+        for body in (
+            b"\n" * 1_000_000,
+            b":\n\n" * 300_000,
+            b"data: " + b"{" * 1_000_000 + b"\n\n",
+            b"\r" * 999_999,
+            b'"error"' * 50_000,
+            b'"error"\n\n' * 20_000,
+            b"\n" * 999_999 + b'"error"',
+            b'data: {"error":null}\n\n' * 10_000,
+        ):
             started = thread_time()
             self.ends(body)
             self.assertLess(thread_time() - started, 3.0)
