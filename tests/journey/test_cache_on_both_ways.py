@@ -82,6 +82,20 @@ class Requests(Ways):
             self.assertEqual(self.short > 0, fast)
 
 
+    def test_no_cache(self) -> None:
+        """The provider is asked each time, and what it says is stored for those who take it from there."""
+        again = f"{OPT_IN}, no-cache"
+        for fast in self.ways():
+            for number in range(WARM + 2):
+                said, body = answer(body=b"[%d]" % number), b'{"model": "m", "n": %d}' % (number % WARM)
+                got, asked = self.post(again, data=said, body=body)
+                self.assertEqual((got.body, got["X-Cache-Status"], asked), (b"[%d]" % number, "stored", True))
+                got, asked = self.post(OPT_IN, body=body)
+                self.assertEqual((got.body, got["X-Cache-Status"], asked), (b"[%d]" % number, "hit", False))
+            self.assertEqual(self.post(again, body=body)[0]["Cache-Status"], "llmproxy; fwd=request; stored")
+            self.post(again)
+            self.assertEqual(self.short > 0, fast)
+
     def test_only_if_cached(self) -> None:
         """The provider is not asked, be the request one that the cache passes by."""
         only = "Cache-Control: public, max-age=60, only-if-cached"

@@ -58,6 +58,9 @@ FIELDS = (
     ("Origin: https://app.test", "Accept-Encoding: gzip", "traceparent: 00-0123-45-01"),
     ("Origin: https://app.test", "Cache-Control: public, max-age=60"),
     ("Origin: https://other.test", "Accept-Encoding: identity"),
+    ("Cache-Control: public, max-age=60, no-cache", "traceparent: 00-0123-45-01"),
+    ("Cache-Control: public, max-age=60, only-if-cached",),
+    ("Cache-Control: public, max-age=60", 'If-None-Match: "x"'),
 )
 OTHER_VALUES = {
     "X-Stainless-Retry-Count: 1": "X-Stainless-Retry-Count: 2",
@@ -188,6 +191,7 @@ ANSWERS: dict[str, tuple[bytes | float | None, ...]] = {
     "silent stream": (STREAM + chunk(SAID), 60.0, chunk(SAID), 200.0, LAST),
     "stream cut": (STREAM + chunk(b"data: {}\n\n"), None),
     "to keep": (whole(USAGE, FOR_A_MINUTE, 'ETag: "x"'),),
+    "to keep, gzip": (whole(GZIPPED, FOR_A_MINUTE, "Content-Encoding: gzip"),),
     "varies": (whole(USAGE, FOR_A_MINUTE, "Vary: traceparent"),),
     "soon stale": (whole(USAGE, "Cache-Control: public, max-age=0, stale-while-revalidate=5"),),
     "stream to keep": (

@@ -38,8 +38,10 @@ def request_directives(lines: Iterable[bytes]) -> Directives:
 
 
 def explicit_ttl(said: Directives) -> float | None:
-    """For how long a request that opts in (C{public, max-age=N} or C{s-maxage=N}) lets its response be kept."""
-    if b"no-store" in said or b"no-cache" in said:
+    """For how long a request that opts in (C{public, max-age=N} or C{s-maxage=N}) lets its response be kept. That it
+    wants none that has been kept (C{no-cache}) is another matter.
+    """
+    if b"no-store" in said:
         return None
     seconds = said.seconds(b"s-maxage")
     if seconds is None and b"public" in said:
