@@ -24,9 +24,7 @@ class Ways(ProxyTestCase):
 
     def validator(self) -> Any:
         tokens: Any = self.tokens
-        return CachedTokenValidator(
-            tokens, clock=self.network, now=self.network.seconds, ttl=1e6, journaled=True
-        )
+        return CachedTokenValidator(tokens, clock=self.network, now=self.network.seconds, ttl=1e6, journaled=True)
 
     def ways(self, **api: Any) -> Iterator[bool]:
         """Whether there is a short way: first not, then there is. Each has a proxy of its own."""
@@ -80,7 +78,6 @@ class Requests(Ways):
                     got, asked = self.post(OPT_IN, line, body=b"{}")
                     self.assertEqual((got.status, got.body, asked), (200, b"[1]", False), line)
             self.assertEqual(self.short > 0, fast)
-
 
     def test_no_cache(self) -> None:
         """The provider is asked each time, and what it says is stored for those who take it from there."""

@@ -663,6 +663,14 @@ class VariantsElsewhere(Elsewhere, Variants):
 
 
 class Dates(Caching):
+    def test_a_response_without_one(self) -> None:
+        """It passes as it came; what is stored of it says when that was."""
+        at = formatdate(1_000_000.0 + self.network.seconds(), usegmt=True)
+        self.assertEqual(self.fill().all("Date"), [])
+        self.network.pass_time(5.5)
+        got = self.hit()
+        self.assertEqual((got.all("Date"), got["Age"]), ([at], "5"))
+
     def test_what_the_providers_clock_says(self) -> None:
         """C{Expires} and C{Date} are taken at their word."""
         now = 1_000_000.0 + self.network.seconds()

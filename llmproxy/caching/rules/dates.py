@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from calendar import timegm
 from datetime import date
+from email.utils import formatdate
 
 _MONTHS = {name: number for number, name in enumerate(b"Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), 1)}
 _MONTH = rb"(?P<month>" + b"|".join(_MONTHS) + rb")"
@@ -32,6 +33,11 @@ def parse(value: bytes, now: float = 0.0) -> float | None:
         if found:
             return _seconds(found, now)
     return None
+
+
+def render(seconds: float) -> bytes:
+    """Seconds since the epoch as the format that HTTP prefers."""
+    return formatdate(seconds, usegmt=True).encode("ascii")
 
 
 def _seconds(found: re.Match[bytes], now: float) -> float | None:

@@ -113,7 +113,7 @@ def freshened(
     """
     new = FieldLines.of(received.lines)
     own = FieldLines.of([line for line, name in zip(new, new.names, strict=True) if name not in _OF_THE_BODY])
-    told = set(own.names)
+    told = {*own.names, b"date"}  # a 304 without one has that of when it came
     stayed = [line for line in old.lines if line.partition(b":")[0].lower() not in told]
     merged = storing.ReceivedHead(
         old.code, old.phrase, [*stayed, *own], received.request_time, received.response_time, received.wall

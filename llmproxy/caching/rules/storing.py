@@ -115,7 +115,7 @@ def storable(
     found = Entry(
         code=received.code,
         phrase=received.phrase,
-        head=b"\r\n".join(stored_lines(lines, own_cors=rules.own_cors)),
+        head=b"\r\n".join(_dated(stored_lines(lines, own_cors=rules.own_cors), lines, received)),
         body=b"",
         generated_at=received.response_time - _initial_age(received, lines, lifetime, slow=granted is None),
         lifetime=lifetime,
@@ -138,6 +138,11 @@ def stored_lines(lines: Iterable[bytes], *, own_cors: bool = False) -> list[byte
     """The field lines that may be stored (RFC 9111, section 3.1), as they go on to clients."""
     passed = FieldLines.of(fields.incoming(lines, own_cors=own_cors))
     return [line for line, name in zip(passed, passed.names, strict=True) if not _of_one_exchange(name)]
+
+
+def _dated(stored: list[bytes], lines: FieldLines, received: ReceivedHead) -> list[bytes]:
+    """A response that does not say when it was made was made when it came (RFC 9110, section 6.6.1)."""
+    return stored if b"date" in lines.names else [*stored, b"Date: " + dates.render(received.date)]
 
 
 def vary_names(lines: FieldLines) -> tuple[bytes, ...]:

@@ -8,7 +8,7 @@ from unittest import TestCase
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmproxy.caching.rules.dates import parse
+from llmproxy.caching.rules.dates import parse, render
 
 NOW = 1_790_000_000.0  # 2026
 
@@ -41,6 +41,7 @@ class Dates(TestCase):
     def test_what_is_written_is_read(self, at: int) -> None:
         """Every moment until the year 9999."""
         self.assertEqual(parse(formatdate(at, usegmt=True).encode(), NOW), float(at))
+        self.assertEqual(parse(render(at + 0.75), NOW), float(at))
 
     @given(st.binary(max_size=60), st.floats(0, 1e11))
     def test_any_bytes(self, value: bytes, now: float) -> None:

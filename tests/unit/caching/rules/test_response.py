@@ -114,7 +114,8 @@ class OnResponse(TestCase):
         """The head without the body, fresh from now on."""
         decision = on_response(GET, None, head(200, FRESH, b"A: b"), NOW)
         assert isinstance(decision, StoreResponse)
-        self.assertEqual((decision.entry.lines, decision.entry.body), ([FRESH, b"A: b"], b""))
+        came = b"Date: Thu, 01 Jan 1970 00:33:20 GMT"
+        self.assertEqual((decision.entry.lines, decision.entry.body), ([FRESH, b"A: b", came], b""))
         self.assertEqual((decision.entry.generated_at, decision.entry.lifetime), (NOW, 60.0))
 
     def test_what_a_304_makes_of_it(self) -> None:

@@ -120,7 +120,8 @@ class Freshening(TestCase):
         """The answer is young again, and says what the provider says now."""
         found = self.freshened(b"Cache-Control: max-age=5", b"A: 2", b"A: 3", b'ETag: "x"')
         assert isinstance(found, Entry)
-        self.assertEqual(found.lines, [b"Content-Type: a/b", b"Cache-Control: max-age=5", b"A: 2", b"A: 3"])
+        came = b"Date: Thu, 01 Jan 1970 00:18:20 GMT"
+        self.assertEqual(found.lines, [b"Content-Type: a/b", b"Cache-Control: max-age=5", b"A: 2", b"A: 3", came])
         self.assertEqual(
             (found.code, found.phrase, found.body, found.generated_at, found.lifetime), (200, b"OK", b"body", 1100.0, 5)
         )
@@ -137,7 +138,20 @@ class Freshening(TestCase):
         )
         found = reuse.freshened(old, received, StoringRules(), said(b"x"))
         assert isinstance(found, Entry)
-        self.assertEqual(found.lines, [*old.lines, b"Cache-Control: max-age=9"])
+        self.assertEqual(found.lines, [*old.lines, b"Cache-Control: max-age=9", b"Date: Thu, 01 Jan 1970 00:00:01 GMT"])
+
+    def test_a_304_without_a_date(self) -> None:
+        """It was made when it came, and with it the entry is true again, however old that is."""
+        old = replace(ENTRY, head=b"Date: Thu, 01 Jan 1970 00:10:00 GMT\r\nCache-Control: max-age=60")
+        for date, age in ((), 0.0), ((b"Date: Thu, 01 Jan 1970 00:18:00 GMT",), 20.0):
+            received = ReceivedHead(304, b"", [*date], 1100.0, 1100.0)
+            found = reuse.freshened(old, received, StoringRules(), said(b"x"))
+            assert isinstance(found, Entry)
+            self.assertEqual(found.age(1100.0), age)
+            self.assertEqual(
+                [line for line in found.lines if line.startswith(b"Date")],
+                list(date) or [b"Date: Thu, 01 Jan 1970 00:18:20 GMT"],
+            )
 
     def test_the_304_may_forbid_keeping_it(self) -> None:
         """C{no-store} counts from then on."""

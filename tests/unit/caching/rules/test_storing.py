@@ -151,7 +151,7 @@ class Storing(TestCase):
 
     def test_a_granted_answer_has_no_validators(self) -> None:
         """They are passed on, but no condition is made of them."""
-        said = b'ETag: "a"', b"Last-Modified: Fri, 01 Sep 2023 00:00:00 GMT"
+        said = b'ETag: "a"', b"Last-Modified: Fri, 01 Sep 2023 00:00:00 GMT", b"Date: " + date(0)
         found, granted = kept(*said, b"Cache-Control: max-age=5"), kept(*said, granted=60.0)
         assert isinstance(found, Entry) and isinstance(granted, Entry)
         self.assertEqual((found.etag, found.last_modified), (b'"a"', b"Fri, 01 Sep 2023 00:00:00 GMT"))
@@ -179,6 +179,14 @@ class Storing(TestCase):
         ]  # fmt: skip
         theirs = [b"Content-Type: a/b", b'ETag: "x"', b"X-Other: 1", b"Date: now", b"X-Other: 2"]
         self.assertEqual(stored_lines([*mine, *theirs]), theirs)
+
+    def test_when_it_came(self) -> None:
+        """A date that it does not have is that of when it came; one that it has, be it odd, stays."""
+        for at, told in (([], b"Date: " + date(0)), ([b"date: now"], b"date: now")):
+            found = kept(b"Cache-Control: max-age=5", *at)
+            assert isinstance(found, Entry)
+            self.assertEqual(found.lines, [b"Cache-Control: max-age=5", told])
+            self.assertEqual(found.age(NOW), 0.0)
 
     def test_cors_of_our_own(self) -> None:
         """Where the proxy answers for origins itself, it does so anew each time."""
