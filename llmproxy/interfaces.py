@@ -346,7 +346,7 @@ class IEventSinkFactory(Interface):
 
 
 class ICache(Interface):
-    """Remembers byte strings for a while. Never fails: a cache that cannot be asked knows nothing.
+    """Remembers byte strings for a while. Fails only in C{purge}: a cache that cannot be asked knows nothing.
 
     Keys are printable ASCII, C{<api>/<project>/…}, so that a prefix names an API, one of its projects, or everything.
     One that is an C{IService} is started and stopped with the daemon.
@@ -363,10 +363,10 @@ class ICache(Interface):
         """
 
     def remove(key: str) -> Deferred[bool]:
-        """Forget it; fire with whether there was something to forget."""
+        """Forget it, if only later: until then C{get} has nothing; fire with whether there was something to forget."""
 
     def purge(prefix: str) -> Deferred[int]:
-        """Forget every key that begins with C{prefix} (C{""}: all that this cache has put); fire with how many."""
+        """Forget every key that begins so (C{""}: all); fire with how many, or fail as C{errors.CacheUnavailable}."""
 
     def usage() -> Deferred[CacheUsage]:
         """Fire with what is held now."""

@@ -61,7 +61,7 @@ class CacheAdmin:
         self.backend = backend
         self.limit = limit
         self._peers = peers or Peers()
-        self._peers.register(PURGE, caching.purge)
+        self._peers.register(PURGE, self._purge_as_told)
         self._peers.register(STANDING, lambda body: self._standing())
 
     async def usage(self) -> CacheStanding:
@@ -87,6 +87,7 @@ class CacheAdmin:
         """Forget it, and say how many entries that were.
 
         L{errors.Invalid} where the choice cannot be made: a path without a project, a project in a shared cache.
+        L{CacheUnavailable<errors.management.CacheUnavailable>} where not all is known to be forgotten.
         """
         if not (selector.api or selector.project_id):
             return await self._purge("")
@@ -96,6 +97,13 @@ class CacheAdmin:
     async def _purge(self, prefix: str) -> int:
         elsewhere: list[int] = await self._peers.ask(PURGE, prefix)
         return await self.caching.purge(prefix) + sum(elsewhere)
+
+    async def _purge_as_told(self, prefix: str) -> int:
+        """What is purged through another worker; where all share one cache, that one removes what is there."""
+        if self._is_local:
+            return await self.caching.purge(prefix)
+        self.caching.state.in_flight.forbid_storing(prefix)
+        return 0
 
     def _prefix(self, selector: PurgeSelector, api: str) -> str:
         tenant = self._tenant(selector)

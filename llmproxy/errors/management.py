@@ -44,3 +44,10 @@ class RevocationNotStored(StoreUnavailable):
 
     def __init__(self, message: str = "", *, reason: str = "no answer") -> None:
         super().__init__(message or f"{type(self).message} The store: {reason}.", reason=reason)
+
+
+class CacheUnavailable(ProxyError):
+    """A purge that is not known to be done, or not all of it."""
+
+    status, code = 503, "cache_unavailable"
+    message = "The cache could not be purged: stored responses may be left. Purge again."

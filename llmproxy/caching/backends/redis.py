@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from twisted.application.service import MultiService
-from twisted.internet.defer import Deferred
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import deferred
+from llmproxy.caching.backends.undone_removals import UndoneRemovals
+from llmproxy.errors.management import CacheUnavailable
 from llmproxy.instruments import Instrument
 from llmproxy.interfaces import ICache, IInstrumented
 from llmproxy.model import CacheUsage
@@ -59,9 +61,7 @@ class RedisCache(MultiService):
     @ivar redis: What it asks, for whoever wants to know how that is.
     """
 
-    _log = Logger()
-
-    def __init__(self, redis: RedisClient, prefix: str) -> None:
+    def __init__(self, redis: RedisClient, prefix: str, clock: IReactorTime) -> None:
         """
         @param redis: Of its own: it is started and stopped with this cache.
         """
@@ -70,18 +70,33 @@ class RedisCache(MultiService):
         self._prefix = f"{prefix}cache:"
         self._evicted_before: int | None = None
         self._puts: dict[str, _Puts] = {}
+        self._removals = UndoneRemovals(self._remove, lambda: self._purge(""), clock)
         parent: Any = redis
         parent.setServiceParent(self)
 
     @property
     def tasks(self) -> list[Task]:
         """What goes on in the background."""
-        return self.redis.tasks
+        return [*self.redis.tasks, self._removals.task]
 
     def instruments(self) -> Iterator[Instrument]:
         yield from self.redis.instruments("cache")
+        yield from self._removals.instruments()
+
+    def startService(self) -> None:
+        MultiService.startService(self)
+        self._removals.task.start()
+
+    @deferred
+    async def stopService(self) -> None:
+        self._removals.task.stop()
+        stopped: Any = MultiService.stopService(self)
+        if stopped is not None:
+            await stopped
 
     def get(self, key: str) -> Deferred[bytes | None]:
+        if self._removals.cover(key):
+            return succeed(None)
         # Callbacks: a coroutine costs a third more, and this is what every request waits for.
         return self.redis.call(b"GET", self._prefix + key, receive_timeout=RECEIVE_TIMEOUT).addErrback(_unknown)
 
@@ -100,33 +115,38 @@ class RedisCache(MultiService):
             if not puts.count:
                 del self._puts[key]
         if puts.removed:  # over the other connection, where it has not waited for a large value
-            await self.remove(key)
+            try:
+                await self._remove([key])
+            except RedisUnavailable:
+                pass  # what stands there is served only for as long as its provider has allowed
             return False
         return bool(reply == b"OK")
 
     @deferred
     async def remove(self, key: str) -> bool:
         self._removed(key)
-        try:
-            return bool(await self.redis.call(b"UNLINK", self._prefix + key))
-        except RedisUnavailable:
-            return False
+        return await self._removals.remove(key)
 
     @deferred
     async def purge(self, prefix: str) -> int:
+        try:
+            return await self._purge(prefix)
+        except RedisUnavailable as e:
+            raise CacheUnavailable(
+                f"Redis failed while the cache was purged: {e} Stored responses may be left. Purge again once "
+                "Redis can be used."
+            ) from e
+
+    async def _remove(self, keys: Sequence[str]) -> int:
+        return int(await self.redis.call(b"UNLINK", *[self._prefix + key for key in keys]))
+
+    async def _purge(self, prefix: str) -> int:
         for key in self._puts:
             if key.startswith(prefix):
                 self._removed(key)
         removed = 0
-        try:
-            async for keys in self._found(prefix):
-                removed += await self.redis.call(b"UNLINK", *keys, timeout=SCAN_TIMEOUT)
-        except RedisUnavailable as e:
-            self._log.warn(
-                "Redis failed while the cache was purged: {reason} {count} entries were removed; purge again.",
-                reason=str(e),
-                count=removed,
-            )
+        async for keys in self._found(prefix):
+            removed += await self.redis.call(b"UNLINK", *keys, timeout=SCAN_TIMEOUT)
         return removed
 
     def _removed(self, key: str) -> None:

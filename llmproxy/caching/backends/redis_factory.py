@@ -22,5 +22,5 @@ class RedisCacheFactory:
         from llmproxy.redis import connect
 
         redis = connect(settings.redis, reactor, url=settings.cache.redis_url, use="the cache")
-        cache: ICache = RedisCache(redis, settings.redis.key_prefix)
+        cache: ICache = RedisCache(redis, settings.redis.key_prefix, reactor)
         return cache

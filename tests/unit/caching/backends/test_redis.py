@@ -18,6 +18,7 @@ from llmproxy.caching.backends.redis_factory import RedisCacheFactory
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Redis as RedisSettings
 from llmproxy.config.model import Settings
+from llmproxy.errors.management import CacheUnavailable
 from llmproxy.interfaces import ICacheFactory
 from llmproxy.plugins import find
 from tests.support.redis_server import RedisServer
@@ -118,14 +119,42 @@ class RedisCacheTests(Case):
         self.assertIsNone(await self.cache.get("a/p/k"))
 
     async def test_down(self) -> None:
-        """Every question has an answer, and every one is that nothing is known."""
+        """Every question has an answer, and every one is that nothing is known; but a purge says that it is not done."""
         self.server.kill()
         await self.until(lambda: not self.cache.redis.available)
         self.assertIsNone(await self.cache.get("k"))
         self.assertFalse(await self.cache.put("k", b"v", 60.0))
         self.assertFalse(await self.cache.remove("k"))
-        self.assertEqual(await self.cache.purge(""), 0)
         self.assertEqual((await self.cache.usage()).entries, 0)
+        with self.assertRaisesRegex(CacheUnavailable, "no connection to Redis. .*Purge again"):
+            await self.cache.purge("")
+
+    async def test_what_is_removed_while_redis_hangs(self) -> None:
+        """It is not served when Redis is back, and is removed then; what else is there is served."""
+        await self.cache.put("a/p/changed", b"old", 60.0)
+        await self.cache.put("a/p/other", b"v", 60.0)
+        self.server.freeze()
+        self.addCleanup(self.server.thaw)
+        self.assertFalse(await self.cache.remove("a/p/changed"))
+        self.server.thaw()
+        await self.until(lambda: self.cache.redis.available)
+        self.assertIsNone(await self.cache.get("a/p/changed"))
+        self.assertEqual(await self.cache.get("a/p/other"), b"v")
+
+    async def test_what_is_removed_while_redis_is_away(self) -> None:
+        """Another process serves it no more either, once this one has found Redis again."""
+        other = await self.started()
+        await self.cache.put("a/p/k", b"old", 60.0)
+        for supervisor in self.cache.redis:
+            supervisor.connection.abort("it is cut off")
+        self.assertFalse(await self.cache.remove("a/p/k"))
+        self.assertEqual(await other.get("a/p/k"), b"old")
+        figures = {each.name: each.read() for each in self.cache.instruments()}
+        self.assertEqual((figures["cache_removals_delayed"], figures["cache_removals_pending"]), (1, 1))
+        await self.until(lambda: self.cache.redis.available)
+        self.assertIsNone(await self.cache.get("a/p/k"))
+        await self.until(lambda: self.server.command("EXISTS", "llmproxy:cache:a/p/k") == b":0\r\n")
+        self.assertIsNone(await other.get("a/p/k"))
 
     async def test_full(self) -> None:
         """What the server has no room for is not kept, and nor is what it would have replaced."""

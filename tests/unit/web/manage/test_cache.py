@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.caching.keys import cache_key, variant_key
 from llmproxy.caching.rules.entry import Entry, Variants
+from llmproxy.errors.management import CacheUnavailable
 from llmproxy.observability.metrics import ProxyMetrics
 from llmproxy.web.manage.auth import ManagementAuth
 from llmproxy.web.manage.endpoint import ManagementContext
@@ -176,6 +177,21 @@ class CacheTests(ManagementTestCase):
         self.root = Root(manage=self.management())
         self.refused(self.ask("GET", "/manage/cache"), 404, "cache.enabled")
         self.refused(self.ask("POST", "/manage/cache/purge", {"all": True}), 404, "cache.enabled")
+
+    def test_a_cache_that_cannot_be_purged(self) -> None:
+        """An operator is told, and what was tried is written down."""
+
+        class Away:
+            def purge(self, prefix: str) -> Deferred[int]:
+                return fail(CacheUnavailable())
+
+        self.cache = contents(self.clock, Away())  # type: ignore[arg-type]
+        from llmproxy.web.root import Root
+
+        self.root = Root(manage=self.management())
+        self.refused(self.ask("POST", "/manage/cache/purge", {"all": True}), 503, "Purge again")
+        (entry,) = self.audit.entries
+        self.assertEqual((entry.action, entry.outcome), ("cache.purge", "failure"))
 
     def test_a_cache_that_takes_its_time(self) -> None:
         """The answer waits for it."""
