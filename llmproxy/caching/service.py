@@ -131,7 +131,7 @@ class ResponseCache(Service):
 
         @param target: Path and query as they are sent to the provider.
         """
-        policy, tenant, _, method, lines, directives, explicit_ttl = request
+        policy, tenant, _, method, lines, directives, explicit_ttl, _ = request
         prefix, content = self._prefix(policy.api, tenant, target), body if request.needs_body else None
         key = key_with_prefix(prefix, policy.api, tenant, method, target, lines, content, policy.marks)
         if not request.needs_body:
@@ -144,7 +144,8 @@ class ResponseCache(Service):
         if storage.local is not None:
             entry = storage.get_local(request.key, request.lines)
         else:
-            entry = await storage.get(request.key, request.lines)
+            entry, version = await storage.get(request.key, request.lines)
+            request = request._replace(version=version)
         return CacheLookup(request) if entry is None else self._evaluated(request, entry)
 
     def hit_now(self, request: CacheRequest) -> LocalHit | None:
@@ -231,7 +232,9 @@ class ResponseCache(Service):
             raise errors.NotInCache
         joins = self._coalesce and request.may_join and lookup.storable
         call = in_flight.get(request.key) if joins else None
-        if call is not None:
+        if call is not None and call.leader.request.version != request.version:
+            call.forbid_storing()  # another process has removed what there was since that was sent
+        elif call is not None:
             result = await call.join(lookup)
             if result is not None:
                 return result

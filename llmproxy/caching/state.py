@@ -66,7 +66,7 @@ class CacheState:
 
     async def _store(self, request: CacheRequest, entry: Entry, then: Callable[[], object]) -> None:
         try:
-            if await self.storage.put(request.key, request.lines, entry):
+            if await self.storage.put(request.key, request.lines, entry, request.version):
                 self.stores += 1
         finally:
             then()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.logger import Logger
@@ -10,9 +11,23 @@ from twisted.logger import Logger
 from llmproxy.caching.keys import variant_key
 from llmproxy.caching.rules.entry import Entry, Variants, decode, encode
 from llmproxy.caching.rules.reuse import retention
+from llmproxy.caching.versioned_cache import IVersionedCache, VersionedValue
 from llmproxy.interfaces import ICache, ILocalCache
 
+T = TypeVar("T")
+
 VARIANTS_TTL_SECONDS = 86_400.0  # for which it is known at least by which fields responses are selected
+
+
+class StoredEntry(NamedTuple):
+    """What is stored for a request, if anything.
+
+    @ivar version: Of the request's key, where several processes share the cache: what comes of a call for the request
+        is stored under it.
+    """
+
+    entry: Entry | None
+    version: Any = None
 
 
 class CacheStorage:
@@ -26,6 +41,7 @@ class CacheStorage:
     def __init__(self, cache: ICache, now: Callable[[], float]) -> None:
         self.cache = cache
         self.local = cache if ILocalCache.providedBy(cache) else None
+        self._versioned = cache if IVersionedCache.providedBy(cache) else None
         self._now = now
 
     def get_local(self, key: str, lines: Iterable[bytes]) -> Entry | None:
@@ -40,25 +56,32 @@ class CacheStorage:
             stored = self.local.get_now(variant_key(key, stored.generation, stored.names, lines))
         return stored if isinstance(stored, Entry) else None
 
-    async def get(self, key: str, lines: Iterable[bytes]) -> Entry | None:
+    async def get(self, key: str, lines: Iterable[bytes]) -> StoredEntry:
         """The same, wherever it is."""
         if self.local is not None:
-            return self.get_local(key, lines)
-        stored = await self._get(key)
+            return StoredEntry(self.get_local(key, lines))
+        stored, version = await self._get(key)
         if isinstance(stored, Variants):
-            stored = await self._get(variant_key(key, stored.generation, stored.names, lines))
-        return stored if isinstance(stored, Entry) else None
+            stored, _ = await self._get(variant_key(key, stored.generation, stored.names, lines))
+        return StoredEntry(stored if isinstance(stored, Entry) else None, version)
 
-    async def put(self, key: str, lines: Iterable[bytes], entry: Entry) -> bool:
-        """Store it for as long as it is of use; whether it was stored."""
+    async def put(self, key: str, lines: Iterable[bytes], entry: Entry, version: Any = None) -> bool:
+        """Store it for as long as it is of use; whether it was stored.
+
+        @param version: Of the L{StoredEntry} that was found for the request.
+        """
         if self.local is not None:
             return self.put_local(key, lines, entry)
         ttl = retention(entry, self._now())
         if not entry.vary:
-            return await self._put(key, entry, ttl)
-        variants = self._variants(await self._get(key), entry)
-        await self._put(key, variants, max(ttl, VARIANTS_TTL_SECONDS))
-        return await self._put(variant_key(key, variants.generation, variants.names, lines), entry, ttl)
+            return await self._put(key, entry, ttl, version)
+        stored, _ = await self._get(key)
+        variants = self._variants(stored, entry)
+        if not await self._put(key, variants, max(ttl, VARIANTS_TTL_SECONDS), version):
+            return False
+        # Found by way of the key alone, whose version was looked at just now: whoever removes that removes this too.
+        key = variant_key(key, variants.generation, variants.names, lines)
+        return await self._guarded(self.cache.put(key, encode(entry), ttl), False)
 
     def put_local(self, key: str, lines: Iterable[bytes], entry: Entry) -> bool:
         """The same, where the cache is local."""
@@ -80,24 +103,28 @@ class CacheStorage:
         """Forget what is under this key, all variants included."""
         return succeed(self.local.remove_now(key)) if self.local is not None else self.cache.remove(key)
 
-    async def _get(self, key: str) -> Entry | Variants | None:
-        try:
-            data = await self.cache.get(key)
-        except CancelledError:
-            raise
-        except Exception:
-            self._log.failure("The cache failed, which it never should.")
-            return None
-        return None if data is None else decode(data)
+    async def _get(self, key: str) -> tuple[Entry | Variants | None, Any]:
+        """What stands under the key, and its version."""
+        if self._versioned is None:
+            found = VersionedValue(await self._guarded(self.cache.get(key), None))
+        else:
+            found = await self._guarded(self._versioned.get_versioned(key), VersionedValue())
+        return None if found.value is None else decode(found.value), found.version
 
-    async def _put(self, key: str, stored: Entry | Variants, ttl: float) -> bool:
+    async def _put(self, key: str, stored: Entry | Variants, ttl: float, version: Any) -> bool:
+        data = encode(stored)
+        if self._versioned is not None:
+            return await self._guarded(self._versioned.put_if(key, data, ttl, version), False)
+        return await self._guarded(self.cache.put(key, data, ttl), False)
+
+    async def _guarded(self, waiting: Deferred[T], otherwise: T) -> T:
         try:
-            return await self.cache.put(key, encode(stored), ttl)
+            return await waiting
         except CancelledError:
             raise
         except Exception:
             self._log.failure("The cache failed, which it never should.")
-            return False
+            return otherwise
 
 
 def _size(stored: Entry | Variants) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -64,3 +65,23 @@ def test_an_outage(pair: tuple[Stack, Daemon], redis: RedisServer) -> None:
     eventually(lambda: is_hit(stack, purged, stack.daemon.port))
     assert not is_hit(stack, changed, stack.daemon.port)
     eventually(lambda: not is_hit(stack, changed, second.port))
+
+
+def test_in_flight_to_another_daemon(pair: tuple[Stack, Daemon]) -> None:
+    """What was sent before another daemon purged or changed it is not stored, and serves nobody who asks later."""
+    stack, second = pair
+    slow = {"X-Sim-Delay": "0.5"}
+
+    def purge(path: str) -> None:
+        stack.manage("POST", "/manage/cache/purge", {"all": True})
+
+    for number, forget in enumerate((purge, lambda path: change(stack, path, stack.daemon.port))):
+        path = f"/anything/v1/models?n=in-flight-{number}"
+        with ThreadPoolExecutor() as clients:
+            before = len(stack.recorded())
+            first = clients.submit(got, stack, path, second.port, **slow)
+            eventually(lambda before=before: len(stack.recorded()) > before)
+            forget(path)
+            later = got(stack, path, second.port)
+            assert (first.result().status, later.header("X-Cache-Status")) == (200, "stored")
+        eventually(lambda path=path: is_hit(stack, path, second.port))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -11,6 +12,7 @@ from zope.interface import implementer
 
 from llmproxy.caching import CacheAdmin, ResponseCache
 from llmproxy.caching.backends.memory import MemoryCache
+from llmproxy.caching.versioned_cache import IVersionedCache, VersionedValue
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Cache, Settings
 from llmproxy.interfaces import ICache, ILocalCache
@@ -55,6 +57,25 @@ class Far:
 
     def usage(self) -> Deferred[CacheUsage]:
         return self.inner.usage()
+
+
+@implementer(IVersionedCache)
+class VersionedFar(Far):
+    """One that several processes share, of which the test is another one."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        super().__init__(clock)
+        self.removed: Counter[str] = Counter()
+
+    def remove(self, key: str) -> Deferred[bool]:
+        self.removed[key] += 1
+        return super().remove(key)
+
+    def get_versioned(self, key: str) -> Deferred[VersionedValue]:
+        return self.get(key).addCallback(VersionedValue, self.removed[key])
+
+    def put_if(self, key: str, value: bytes, ttl: float, version: int | None) -> Deferred[bool]:
+        return self.put(key, value, ttl) if version == self.removed[key] else succeed(False)
 
 
 @implementer(ILocalCache)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from secrets import token_hex
 from typing import Any
 
 from twisted.application.service import MultiService
@@ -14,16 +17,19 @@ from zope.interface import implementer
 from llmproxy.base.background import Task
 from llmproxy.base.coroutines import deferred
 from llmproxy.caching.backends.undone_removals import UndoneRemovals
+from llmproxy.caching.versioned_cache import IVersionedCache, VersionedValue
 from llmproxy.errors.management import CacheUnavailable
 from llmproxy.instruments import Instrument
-from llmproxy.interfaces import ICache, IInstrumented
+from llmproxy.interfaces import IInstrumented
 from llmproxy.model import CacheUsage
-from llmproxy.redis import RedisClient, RedisUnavailable, Script
+from llmproxy.redis import RedisClient, RedisRefused, RedisUnavailable, Script
 
 SCAN_BATCH_KEYS = 1000  # keys that are looked at in one step
 SCAN_TIMEOUT = 2.0  # seconds for such a step
 RECEIVE_TIMEOUT = 1.0  # seconds more for a large value, while it arrives
 STORE_TIMEOUT = 1.0  # seconds for a value to be stored: no request waits for that
+MARK_SECONDS = 3600.0  # for which a removal is remembered; what took longer than that to arrive is not stored
+MARK_MILLISECONDS = int(MARK_SECONDS * 1000)
 MAX_TTL_SECONDS = 10 * 365 * 86400.0
 
 # One step through all keys: the next cursor, how many of ours there are, and their bytes.
@@ -38,25 +44,41 @@ end
 return {step[1], #step[2], size}
 """)
 
+# Removes keys, each followed by that of its mark. A server that is full takes no mark, nor what is in flight.
+REMOVE = Script("""
+local removed = 0
+for at = 1, #KEYS, 2 do
+    redis.pcall('SET', KEYS[at + 1], ARGV[1], 'PX', ARGV[2])
+    removed = removed + redis.call('UNLINK', KEYS[at])
+end
+return removed
+""")
 
-class _Puts:
-    """What is being put under one key.
-
-    @ivar count: How many values; C{removed}: whether it is to be gone, all the same.
-    """
-
-    __slots__ = ("count", "removed")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.removed = False
+# Puts a value, where the marks are those that are given; whether it did.
+PUT_IF = Script("""
+local marks = redis.call('MGET', KEYS[2], KEYS[3])
+if (marks[1] or '') ~= ARGV[3] or (marks[2] or '') ~= ARGV[4] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+""")
 
 
-@implementer(ICache, IInstrumented)
+@dataclass(frozen=True, slots=True)
+class KeyVersion:
+    """The marks that removals have left: C{removed} of the key, C{purged} of whatever; and when they were read."""
+
+    removed: bytes
+    purged: bytes
+    read_at: float = field(compare=False)
+
+
+@implementer(IVersionedCache, IInstrumented)
 class RedisCache(MultiService):
     """Keeps each value under C{<prefix>cache:<key>}, to be dropped by the server itself when its time is over.
 
-    How much is kept is up to the server (C{maxmemory}, and a policy such as C{allkeys-lru}).
+    How much is kept is up to the server (C{maxmemory}, and a policy such as C{allkeys-lru}). Each removal leaves a mark
+    that no other one leaves, for L{MARK_SECONDS}: C{<prefix>cache-removed:<digest of the key>}, and each purge the one
+    mark C{<prefix>cache-purged}. So a purge makes every version another one, whatever it is for: it is rare.
 
     @ivar redis: What it asks, for whoever wants to know how that is.
     """
@@ -67,9 +89,10 @@ class RedisCache(MultiService):
         """
         MultiService.__init__(self)
         self.redis = redis
+        self._clock = clock
         self._prefix = f"{prefix}cache:"
+        self._removed_prefix, self._purged = f"{prefix}cache-removed:", f"{prefix}cache-purged"
         self._evicted_before: int | None = None
-        self._puts: dict[str, _Puts] = {}
         self._removals = UndoneRemovals(self._remove, lambda: self._purge(""), clock)
         parent: Any = redis
         parent.setServiceParent(self)
@@ -100,31 +123,31 @@ class RedisCache(MultiService):
         # Callbacks: a coroutine costs a third more, and this is what every request waits for.
         return self.redis.call(b"GET", self._prefix + key, receive_timeout=RECEIVE_TIMEOUT).addErrback(_unknown)
 
-    @deferred
-    async def put(self, key: str, value: bytes, ttl: float) -> bool:
-        milliseconds = max(1, int(min(ttl, MAX_TTL_SECONDS) * 1000))
-        puts = self._puts.setdefault(key, _Puts())
-        puts.count += 1
-        try:
-            reply = await self.redis.call(b"SET", self._prefix + key, value, b"PX", milliseconds, timeout=STORE_TIMEOUT)
-        except RedisUnavailable:
-            puts.removed = True  # what it would have replaced is not true any more
-            reply = None
-        finally:
-            puts.count -= 1
-            if not puts.count:
-                del self._puts[key]
-        if puts.removed:  # over the other connection, where it has not waited for a large value
-            try:
-                await self._remove([key])
-            except RedisUnavailable:
-                pass  # what stands there is served only for as long as its provider has allowed
-            return False
-        return bool(reply == b"OK")
+    def get_versioned(self, key: str) -> Deferred[VersionedValue]:
+        if self._removals.cover(key):
+            return succeed(VersionedValue())
+        reply = self.redis.call(
+            b"MGET", self._prefix + key, self._mark(key), self._purged, receive_timeout=RECEIVE_TIMEOUT
+        )
+        return reply.addCallbacks(self._versioned, _nothing_known, (self._clock.seconds(),))
+
+    def put(self, key: str, value: bytes, ttl: float) -> Deferred[bool]:
+        storing = self.redis.call(b"SET", self._prefix + key, value, b"PX", _milliseconds(ttl), timeout=STORE_TIMEOUT)
+        return self._stored(key, storing, b"OK")
+
+    def put_if(self, key: str, value: bytes, ttl: float, version: KeyVersion | None) -> Deferred[bool]:
+        if version is None or self._clock.seconds() - version.read_at > MARK_SECONDS:
+            return succeed(False)
+        storing = self.redis.script(
+            PUT_IF,
+            [self._prefix + key, self._mark(key), self._purged],
+            [value, _milliseconds(ttl), version.removed, version.purged],
+            timeout=STORE_TIMEOUT,
+        )
+        return self._stored(key, storing, 1)
 
     @deferred
     async def remove(self, key: str) -> bool:
-        self._removed(key)
         return await self._removals.remove(key)
 
     @deferred
@@ -138,22 +161,39 @@ class RedisCache(MultiService):
             ) from e
 
     async def _remove(self, keys: Sequence[str]) -> int:
-        return int(await self.redis.call(b"UNLINK", *[self._prefix + key for key in keys]))
+        pairs = [name for key in keys for name in (self._prefix + key, self._mark(key))]
+        return int(await self.redis.script(REMOVE, pairs, [_new_mark(), MARK_MILLISECONDS]))
 
     async def _purge(self, prefix: str) -> int:
-        for key in self._puts:
-            if key.startswith(prefix):
-                self._removed(key)
+        try:
+            mark = (_new_mark(), b"PX", MARK_MILLISECONDS)
+            await self.redis.call(b"SET", self._purged, *mark, timeout=SCAN_TIMEOUT)
+        except RedisRefused as e:
+            if e.code != "OOM":  # a server that is full takes nothing of what is in flight either
+                raise
         removed = 0
         async for keys in self._found(prefix):
             removed += await self.redis.call(b"UNLINK", *keys, timeout=SCAN_TIMEOUT)
         return removed
 
-    def _removed(self, key: str) -> None:
-        """What is being put there is to be gone, whenever it arrives."""
-        puts = self._puts.get(key)
-        if puts is not None:
-            puts.removed = True
+    @deferred
+    async def _stored(self, key: str, storing: Deferred[Any], success: object) -> bool:
+        try:
+            return bool(await storing == success)
+        except RedisUnavailable:
+            pass
+        try:  # what it would have replaced is not true any more
+            await self.redis.call(b"UNLINK", self._prefix + key)
+        except RedisUnavailable:
+            pass  # it is served only for as long as its provider has allowed
+        return False
+
+    def _mark(self, key: str) -> str:
+        return self._removed_prefix + blake2b(key.encode(), digest_size=16).hexdigest()
+
+    def _versioned(self, reply: list[bytes | None], read_at: float) -> VersionedValue:
+        value, removed, purged = reply
+        return VersionedValue(value, KeyVersion(removed or b"", purged or b"", read_at))
 
     @deferred
     async def usage(self) -> CacheUsage:
@@ -203,6 +243,19 @@ class RedisCache(MultiService):
 
 def _unknown(failure: Failure) -> None:
     failure.trap(RedisUnavailable)
+
+
+def _nothing_known(failure: Failure) -> VersionedValue:
+    failure.trap(RedisUnavailable)
+    return VersionedValue()
+
+
+def _milliseconds(ttl: float) -> int:
+    return max(1, int(min(ttl, MAX_TTL_SECONDS) * 1000))
+
+
+def _new_mark() -> str:
+    return token_hex(8)
 
 
 def escape_glob(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from llmproxy.caching.rules import reuse
 from llmproxy.caching.rules.directives import Directives
@@ -48,6 +48,8 @@ class CacheRequest(NamedTuple):
     @ivar lines: Its field lines, without credentials.
     @ivar directives: Its C{Cache-Control}.
     @ivar explicit_ttl: For how many seconds it lets its response be stored, where it opts in (a C{POST}); else C{None}.
+    @ivar version: Of its key when it was looked up, where several processes share the cache: what may have been removed
+        since is not stored, and joined by nobody.
     """
 
     policy: ApiCachePolicy
@@ -57,6 +59,7 @@ class CacheRequest(NamedTuple):
     lines: FieldLines
     directives: Directives
     explicit_ttl: float | None = None
+    version: Any = None
 
     @property
     def needs_body(self) -> bool:

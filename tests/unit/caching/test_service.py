@@ -16,7 +16,7 @@ from llmproxy.caching.broadcast import DiscardBody, Subscriber
 from llmproxy.caching.rules import reuse
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.interfaces import ICache
-from tests.support.caches import Far, PluginCache, settings
+from tests.support.caches import Far, PluginCache, VersionedFar, settings
 
 DONE = Failure(ResponseDone())
 
@@ -223,3 +223,40 @@ class Collapsing(Case):
         response.body.dataReceived(b"body")
         response.body.connectionLost(DONE)
         self.assertEqual((lookup.outcome.reason, self.cache.state.stores), ("forgone", 0))
+
+
+class SharedByProcesses(Case):
+    """What another process removes while this one waits for a provider."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.far = VersionedFar(self.clock)
+        self.start(self.far)
+
+    def deliver(self, result: Deferred[Any], sent: Deferred[Any]) -> None:
+        """Have all of a response come that may be stored."""
+        sent.callback(response := Response(200, b"Cache-Control: max-age=60"))
+        self.successResultOf(result).response.deliverBody(DiscardBody())
+        response.body.dataReceived(b"body")
+        response.body.connectionLost(DONE)
+
+    def test_it_is_not_stored(self) -> None:
+        """The next one is."""
+        result = self.collapse(self.lookup())
+        self.far.remove(self.request().key)
+        self.deliver(result, self.sent.pop())
+        self.assertEqual((self.lookup().hit, self.cache.state.stores), (None, 0))
+        self.fill(b"Cache-Control: max-age=60")
+        self.assertIsNotNone(self.lookup().hit)
+
+    def test_it_is_not_joined(self) -> None:
+        """Who asks afterwards is not served with what was sent before, but joins those who came after."""
+        first = self.collapse(self.lookup())
+        self.far.remove(self.request().key)
+        second, third = self.collapse(self.lookup()), self.collapse(lookup := self.lookup())
+        self.assertEqual(len(self.sent), 2)
+        self.deliver(first, self.sent[0])
+        self.assertNoResult(third)
+        self.deliver(second, self.sent[1])
+        self.successResultOf(third)
+        self.assertEqual((lookup.outcome.status, self.cache.state.stores), ("coalesced", 1))

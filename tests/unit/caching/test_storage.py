@@ -12,9 +12,10 @@ from zope.interface.verify import verifyObject
 
 from llmproxy.caching.backends.memory import MemoryCache
 from llmproxy.caching.rules.entry import Entry
-from llmproxy.caching.storage import VARIANTS_TTL_SECONDS, CacheStorage
+from llmproxy.caching.storage import VARIANTS_TTL_SECONDS, CacheStorage, StoredEntry
+from llmproxy.caching.versioned_cache import IVersionedCache
 from llmproxy.interfaces import ILocalCache
-from tests.support.caches import Far, PluginCache
+from tests.support.caches import Far, PluginCache, VersionedFar
 
 ENTRY = Entry(200, b"OK", b"A: b", b"body", 0.0, 60.0, etag=b'"x"')
 FRENCH = replace(ENTRY, body=b"fr", vary=(b"accept-language",))
@@ -31,10 +32,17 @@ class CacheStorageContract:
     successResultOf: Any
 
     def put(self, entry: Entry, *lines: bytes) -> None:
-        self.assertTrue(self.successResultOf(Deferred.fromCoroutine(self.storage.put("k", lines, entry))))
+        self.assertTrue(self.put_as(self.find(*lines).version, entry, *lines))
+
+    def put_as(self, version: Any, entry: Entry, *lines: bytes) -> bool:
+        stored: bool = self.successResultOf(Deferred.fromCoroutine(self.storage.put("k", lines, entry, version)))
+        return stored
 
     def look(self, *lines: bytes) -> Entry | None:
-        found: Entry | None = self.successResultOf(Deferred.fromCoroutine(self.storage.get("k", lines)))
+        return self.find(*lines).entry
+
+    def find(self, *lines: bytes) -> StoredEntry:
+        found: StoredEntry = self.successResultOf(Deferred.fromCoroutine(self.storage.get("k", lines)))
         return found
 
     def test_kept(self) -> None:
@@ -134,3 +142,24 @@ class Elsewhere(CacheStorageContract, SynchronousTestCase):
         self.assertIsNone(self.look())
         self.assertFalse(self.successResultOf(Deferred.fromCoroutine(self.storage.put("k", [], ENTRY))))
         self.assertEqual(len(self.flushLoggedErrors(OSError)), 2)
+
+
+class Shared(CacheStorageContract, SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.far = VersionedFar(self.clock)
+        verifyObject(IVersionedCache, self.far)
+        self.addCleanup(self.far.inner.stopService)
+        self.storage = CacheStorage(self.far, self.clock.seconds)
+
+    def test_removed_meanwhile(self) -> None:
+        """What was asked for before another process removed what there was is not stored, and no variant either."""
+        for entry in (ENTRY, FRENCH):
+            before = self.find().version
+            self.far.remove("k")
+            self.assertFalse(self.put_as(before, entry, b"Accept-Language: fr"))
+            self.assertEqual(self.far.inner.usage_now().entries, 0)
+
+    def test_nothing_is_known(self) -> None:
+        """Then nothing is stored."""
+        self.assertFalse(self.put_as(None, ENTRY))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from twisted.plugin import IPlugin
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface.verify import verifyObject
 
-from llmproxy.caching.backends.redis import RedisCache, escape_glob
+from llmproxy.caching.backends.redis import MARK_SECONDS, RedisCache, escape_glob
 from llmproxy.caching.backends.redis_factory import RedisCacheFactory
+from llmproxy.caching.versioned_cache import IVersionedCache
 from llmproxy.config.api_settings import Api
 from llmproxy.config.model import Redis as RedisSettings
 from llmproxy.config.model import Settings
@@ -81,11 +83,55 @@ class RedisCacheTests(Case):
         """It is gone, though the removal comes first, over the other connection."""
         large = b"x" * 30_000_000
         for remove in (self.cache.remove, self.cache.purge):
-            putting = self.cache.put("a/p/k", large, 60.0)
+            putting = self.cache.put_if("a/p/k", large, 60.0, await self.version("a/p/k"))
             await remove("a/p/k")
             self.assertEqual((await putting, await self.cache.get("a/p/k")), (False, None))
-        self.assertTrue(await self.cache.put("a/p/k", b"later", 60.0))
+        self.assertTrue(await self.cache.put_if("a/p/k", b"later", 60.0, await self.version("a/p/k")))
         self.assertEqual(await self.cache.get("a/p/k"), b"later")
+
+    async def version(self, key: str) -> Any:
+        return (await self.cache.get_versioned(key)).version
+
+    async def test_what_another_process_has_removed(self) -> None:
+        """It is not put any more by who has looked before that; what was not removed is."""
+        other = await self.started()
+        verifyObject(IVersionedCache, self.cache)
+        for remove, others in ((other.remove, True), (other.purge, False)):
+            before, beside = await self.version("a/p/k"), await self.version("a/p/other")
+            await remove("a/p/k")
+            self.assertEqual(await self.cache.put_if("a/p/other", b"v", 60.0, beside), others)
+            self.assertFalse(await self.cache.put_if("a/p/k", b"v", 60.0, before))
+            self.assertEqual(await self.cache.get_versioned("a/p/k"), (None, await self.version("a/p/k")))
+            self.assertNotEqual(await self.version("a/p/k"), before)
+        self.assertTrue(await self.cache.put_if("a/p/k", b"v", 60.0, await self.version("a/p/k")))
+        self.assertEqual(await self.cache.get_versioned("a/p/k"), (b"v", await self.version("a/p/k")))
+        self.assertEqual((await self.cache.usage()).entries, 2)  # what is remembered of removals is none
+
+    async def test_each_removal_is_another(self) -> None:
+        """Also where the server has dropped what the one before left."""
+        await self.cache.remove("a/p/k")
+        before = await self.version("a/p/k")
+        self.server.command("FLUSHALL")
+        await self.cache.remove("a/p/k")
+        self.assertFalse(await self.cache.put_if("a/p/k", b"v", 60.0, before))
+
+    async def test_nothing_is_known(self) -> None:
+        """Then nothing is put, and nothing is joined with what somebody knows more of."""
+        known = await self.version("a/p/k")
+        self.server.kill()
+        await self.until(lambda: not self.cache.redis.available)
+        unknown = await self.cache.get_versioned("a/p/k")
+        self.assertEqual((unknown.value, unknown.version, known == unknown.version), (None, None, False))
+        self.server.start()
+        await self.until(lambda: self.cache.redis.available)
+        self.assertFalse(await self.cache.put_if("a/p/k", b"v", 60.0, unknown.version))
+
+    async def test_longer_than_removals_are_remembered(self) -> None:
+        """What took that long to arrive is not put."""
+        version = await self.version("a/p/k")
+        old = replace(version, read_at=version.read_at - MARK_SECONDS - 1.0)
+        self.assertEqual(old, version)
+        self.assertFalse(await self.cache.put_if("a/p/k", b"v", 60.0, old))
 
     async def test_another_prefix(self) -> None:
         """Two installations on one server do not see each other, nor does a purge touch what is not a cache's."""
@@ -119,7 +165,7 @@ class RedisCacheTests(Case):
         self.assertIsNone(await self.cache.get("a/p/k"))
 
     async def test_down(self) -> None:
-        """Every question has an answer, and every one is that nothing is known; but a purge says that it is not done."""
+        """Every question has an answer, and every one is that nothing is known; a purge says that it is not done."""
         self.server.kill()
         await self.until(lambda: not self.cache.redis.available)
         self.assertIsNone(await self.cache.get("k"))
@@ -163,6 +209,15 @@ class RedisCacheTests(Case):
         self.assertFalse(await self.cache.put("a/p/k", b"new", 60.0))
         self.server.command("CONFIG", "SET", "maxmemory", "0")
         self.assertIsNone(await self.cache.get("a/p/k"))
+
+    async def test_removed_from_a_full_server(self) -> None:
+        """It has no room to remember that, and removes it all the same."""
+        for remove in (self.cache.remove, self.cache.purge):
+            await self.cache.put("a/p/k", b"v", 60.0)
+            self.server.command("CONFIG", "SET", "maxmemory", "1")
+            self.assertEqual(await remove("a/p/k"), 1)
+            self.server.command("CONFIG", "SET", "maxmemory", "0")
+            self.assertIsNone(await self.cache.get("a/p/k"))
 
     async def test_evicted(self) -> None:
         """An operator sees that the server drops values before their time."""
