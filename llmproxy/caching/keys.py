@@ -103,7 +103,7 @@ def variant_key(primary: str, generation: str, names: Sequence[bytes], lines: It
 
 
 def cache_key_from_request(request: RequestLike, *, api: str = "", tenant: Sequence[str] = ()) -> str:
-    """The key under which the response to a request would be stored, were it sent to this API for this tenant."""
+    """A key for the response to a request to this API for this tenant: as the proxy's own, but without marks."""
     method, uri = request.method, request.uri
     body = _body(request) if method in (b"POST", b"QUERY") else None
     return cache_key(api, tenant, method, uri, _lines(request), body)

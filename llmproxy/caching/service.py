@@ -337,6 +337,8 @@ def _policy(name: str, api: Api, settings: Settings) -> ApiCachePolicy:
     own_cors = bool(api.allowed_origins)
     options = settings.cache
     origin, base = split_base_url(api.base_url)
+    # Whoever changes the address means another service, whose responses are others; all upstreams are one service.
+    upstreams = sorted(b"%b%b" % (at.url, path) for at, path in (split_base_url(each.base_url) for each in api.servers))
     return ApiCachePolicy(
         api=name,
         provider=api.provider,
@@ -346,7 +348,7 @@ def _policy(name: str, api: Api, settings: Settings) -> ApiCachePolicy:
         post=api.cache.post,
         ttl=api.cache.ttl,
         streams=options.streams,
-        marks=b"own-cors" if own_cors else b"",
+        marks=b" ".join([*upstreams, *([b"own-cors"] if own_cors else [])]),
         reads="GET" in api.allowed_methods or "HEAD" in api.allowed_methods,
         max_object_bytes=options.max_object_bytes,
         timeouts=api.timeouts,

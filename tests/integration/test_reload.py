@@ -93,6 +93,32 @@ class Streams:
         return [body.rstrip().endswith(b"data: [DONE]") for body in self.bodies]
 
 
+def test_what_is_cached_of_another_base_url(tmp_path: Path) -> None:
+    """It is not served, also where a connection has got it many times."""
+    with Stack(tmp_path) as stack:
+        connection = HTTPConnection(HOST, stack.daemon.port, timeout=30)
+        headers = {"Authorization": f"Bearer {stack.token}", "X-Sim-Header": "Cache-Control: max-age=600"}
+        opted_in = {**JSON, "Cache-Control": "public, max-age=600"}
+
+        def statuses() -> list[str | None]:
+            found = []
+            for method, body, more in (("GET", None, {}), ("POST", b"{}", opted_in)):
+                connection.request(method, "/anything/v1/embeddings?n=1", body, {**headers, **more})
+                answer = connection.getresponse()
+                answer.read()
+                found.append(answer.getheader("X-Cache-Status"))
+            return found
+
+        statuses()
+        for _ in range(4):
+            assert statuses() == ["hit", "hit"]
+        rewrite(stack, f"http://{HOST}", "http://localhost")
+        hang_up(stack)
+        assert statuses() == ["stored", "stored"]
+        assert statuses() == ["hit", "hit"]
+        connection.close()
+
+
 def test_what_a_reload_changes(tmp_path: Path) -> None:
     """Routes are other at once, streams under way end whole, and what needs a restart is named."""
     with Stack(tmp_path) as stack:

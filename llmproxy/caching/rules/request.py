@@ -20,7 +20,7 @@ class ApiCachePolicy:
     @ivar post: Whether responses to C{POST} may be stored: C{optin}, C{always} or C{never}.
     @ivar ttl: For how many seconds such a response is fresh, where neither the request nor the provider says.
     @ivar streams: Whether streams of events are stored.
-    @ivar marks: Settings that make responses differ; part of the key.
+    @ivar marks: Settings that make responses differ, such as where the upstreams are; part of the key.
     @ivar reads: Whether the API allows C{GET} or C{HEAD}, so that there is something to invalidate.
     @ivar max_object_bytes: A larger body is not stored.
     @ivar timeouts: How long a response may take.

@@ -14,6 +14,8 @@ from llmproxy import errors
 from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, LocalHit, RepeatableHit, ResponseCache
 from llmproxy.caching.broadcast import DiscardBody, Subscriber
 from llmproxy.caching.rules import reuse
+from llmproxy.config.api_settings import Api, UpstreamServer
+from llmproxy.config.model import Settings
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.interfaces import ICache
 from tests.support.caches import Far, PluginCache, VersionedFar, settings
@@ -122,6 +124,35 @@ class Lookups(Case):
             hit = self.lookup().hit
             assert hit is not None
             self.assertIn(age, hit.response.lines)
+
+
+class OtherSettings(Case):
+    """What is stored of a provider that the settings name no more."""
+
+    def configure(self, *base_urls: str) -> None:
+        api = Api(upstreams=[UpstreamServer(base_url=url) for url in base_urls], allowed_endpoints=("/**",))
+        self.cache.reconfigure(Settings(apis={"openai": api}))
+
+    def test_another_base_url(self) -> None:
+        """It is not served: it is another service, in any part of its address. It is once that is back."""
+        first = "https://openai.test/base"
+        self.configure(first)
+        self.fill(b"Cache-Control: max-age=60")
+        for other in ("http://openai.test/base", "https://openai.test/other", "https://openai.test:1/base"):
+            self.configure(other)
+            self.assertIsNone(self.lookup().hit)
+        self.configure(first)
+        self.assertIsNotNone(self.lookup().hit)
+
+    def test_several_upstreams(self) -> None:
+        """They are one service, in whatever order they are named; with a further one they are another."""
+        one, two = "https://one.test", "https://two.test"
+        self.configure(one, two)
+        self.fill(b"Cache-Control: max-age=60")
+        self.configure(two, one)
+        self.assertIsNotNone(self.lookup().hit)
+        self.configure(one)
+        self.assertIsNone(self.lookup().hit)
 
 
 class RepeatedHits(Case):

@@ -25,9 +25,8 @@ class CacheTests(ManagementTestCase):
         self, api: str = "openai", tenant: tuple[str, ...] = ("p1",), target: str = "/v1/models", **more: Any
     ) -> str:
         """An answer, kept as the proxy keeps it; its key."""
-        key = cache_key(
-            api, tenant, more.get("method", b"GET"), b"/base" + target.encode(), more.get("lines", []), more.get("body")
-        )
+        method, lines, marks = more.get("method", b"GET"), more.get("lines", []), self.cache.caching.policies[api].marks
+        key = cache_key(api, tenant, method, b"/base" + target.encode(), lines, more.get("body"), marks)
         local = self.cache.caching.state.storage.local
         assert local is not None
         local.put_now(key, ENTRY, 4, 60.0)
