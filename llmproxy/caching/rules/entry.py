@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 FORMAT = (
     b"llmproxy-cache-1\n"  # what an entry in a store outside this process begins with; another number, another format
 )
+
+MAX_SECONDS = 1e12  # of a time in an entry; no date that HTTP can write is as late
+# What such a store holds is sent to clients and providers, so it must be what a parser would have let in.
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_LINE = (
+    rb"(?!(?i:content-length|transfer-encoding|connection):)"  # these frame a message
+    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:" + _VALUE.pattern
+)
+_HEAD = re.compile(rb"(?:" + _LINE + rb"(?:\r\n" + _LINE + rb")*)?")
+_GENERATION = re.compile(r"[\x21-\x7e]{1,64}")
 
 ChunkTimings = tuple[tuple[int, float], ...]
 
@@ -91,7 +102,7 @@ def encode(kept: Entry | Variants) -> bytes:
 
 
 def decode(data: bytes) -> Entry | Variants | None:
-    """The other way; C{None} for whatever is not one in this format, be it cut short."""
+    """The other way; C{None} for whatever is not one in this format: cut short, or what no response can be."""
     if not data.startswith(FORMAT):
         return None
     told, end, body = data[len(FORMAT) :].partition(b"\n")
@@ -100,45 +111,61 @@ def decode(data: bytes) -> Entry | Variants | None:
     try:
         found = json.loads(told)
         if "generation" in found:
-            return Variants(_names(found["vary"]), str(found["generation"]))
+            return Variants(_names(found["vary"]), _generation(found["generation"]))
         return _entry(found, body) if found["length"] == len(body) else None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
 def _entry(found: dict[str, object], body: bytes) -> Entry:
-    def text(name: str) -> bytes:
-        value = found[name]
-        if not isinstance(value, str):
-            raise TypeError(name)
-        return value.encode("latin-1")
-
-    def number(name: str) -> float:
-        value = found[name]
-        if not isinstance(value, int | float):
-            raise TypeError(name)
-        return float(value)
-
-    code, chunk_timings = found["code"], found["gaps"]
-    if not isinstance(code, int) or not isinstance(chunk_timings, list) or not 200 <= code <= 599:
-        raise TypeError("code or gaps")
+    code = found["code"]
+    if type(code) is not int or not 200 <= code <= 599 or code in (206, 304) or (code == 204 and body):
+        raise ValueError("code")
     return Entry(
         code=code,
-        phrase=text("phrase"),
-        head=text("head"),
+        phrase=_text(found["phrase"]),
+        head=_text(found["head"], _HEAD),
         body=body,
-        generated_at=number("born"),
-        lifetime=number("lifetime"),
+        generated_at=_seconds(found["born"], -MAX_SECONDS),
+        lifetime=_seconds(found["lifetime"]),
         no_cache=found["always_ask"] is True,
         must_revalidate=found["never_stale"] is True,
-        stale_while_revalidate=number("while_revalidating"),
-        stale_if_error=number("if_error"),
-        etag=text("etag"),
-        last_modified=text("modified"),
+        stale_while_revalidate=_seconds(found["while_revalidating"]),
+        stale_if_error=_seconds(found["if_error"]),
+        etag=_text(found["etag"]),
+        last_modified=_text(found["modified"]),
         vary=_names(found["vary"]),
         stream=found["stream"] is True,
-        chunk_timings=tuple((int(length), float(seconds)) for length, seconds in chunk_timings),
+        chunk_timings=_chunk_timings(found["gaps"], len(body)),
     )
+
+
+def _text(value: object, pattern: re.Pattern[bytes] = _VALUE) -> bytes:
+    text = value.encode("latin-1") if isinstance(value, str) else None
+    if text is None or not pattern.fullmatch(text):
+        raise ValueError("text")
+    return text
+
+
+def _seconds(value: object, least: float = 0.0) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= MAX_SECONDS:
+        raise ValueError("seconds")
+    return float(value)
+
+
+def _chunk_timings(value: object, size: int) -> ChunkTimings:
+    if not isinstance(value, list):
+        raise ValueError("gaps")
+    timings = tuple((length, _seconds(seconds)) for length, seconds in value)
+    if any(type(length) is not int or length < 0 for length, _ in timings) or sum(n for n, _ in timings) > size:
+        raise ValueError("gaps")
+    return timings
+
+
+def _generation(value: object) -> str:
+    if not isinstance(value, str) or not _GENERATION.fullmatch(value):
+        raise ValueError("generation")
+    return value
 
 
 def _json(value: object) -> bytes:
@@ -152,4 +179,4 @@ def _texts(names: Sequence[bytes]) -> list[str]:
 def _names(given: object) -> tuple[bytes, ...]:
     if not isinstance(given, list):
         raise TypeError("vary")
-    return tuple(name.encode("latin-1") for name in given)
+    return tuple(_text(name) for name in given)
