@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from llmproxy import errors
 from llmproxy.base.peers import Peers
-from llmproxy.caching.keys import cache_key, key_prefix
+from llmproxy.caching.keys import cache_key, key_of_target, key_prefix
 from llmproxy.caching.service import ResponseCache
 
 PURGE = "cache.purge"
@@ -117,18 +117,21 @@ class CacheAdmin:
             return key_prefix(api, tenant, target)
         method = "GET" if selector.method == "HEAD" else selector.method
         if selector.body is None and not selector.headers:
-            return f"{key_prefix(api, tenant, target)} {method}{' ' if method else ''}"
+            return f"{key_of_target(api, tenant, target)} {method}{' ' if method else ''}"
         lines = [f"{name}: {value}".encode("latin-1", "replace") for name, value in selector.headers.items()]
         body = (selector.body or "").encode() if method == "POST" else None
         return cache_key(api, tenant, (method or "GET").encode("ascii", "replace"), target, lines, body, policy.marks)
 
     def _tenant(self, selector: PurgeSelector) -> Sequence[str] | None:
-        if self.caching.state.scope == "shared":
+        scope = self.caching.state.scope
+        if scope == "shared":
             if selector.project_id:
                 raise errors.Invalid("With cache.scope: shared no answer belongs to a project.")
             return ()
         if not selector.project_id:
             return None
-        if self.caching.state.scope == "token" and selector.path and not selector.token_id:
-            raise errors.Invalid("With cache.scope: token a path needs a token_id too.")
+        if scope != "token" and selector.token_id:
+            raise errors.Invalid("token_id needs cache.scope: token; here no answer belongs to a token.")
+        if scope == "token" and (selector.path or selector.prefix) and not selector.token_id:
+            raise errors.Invalid("With cache.scope: token a path or prefix needs a token_id too.")
         return (selector.project_id, selector.token_id) if selector.token_id else (selector.project_id,)

@@ -7,7 +7,7 @@ the API and the target from the route, and of the request's fields only those co
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from operator import itemgetter
 from typing import Protocol
 from urllib.parse import quote_from_bytes
@@ -17,7 +17,7 @@ from llmproxy.caching.rules.vary import selecting_fields
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.fields import FieldNameMemo
 
-MAX_TARGET_CHARS = 200  # characters of a target that stand in a key; the rest of it is in the digest alone
+MAX_TARGET_CHARS = 200  # characters of a target that stand in a key; of a longer one a digest of the whole follows
 
 # Fields by which providers choose a version, a feature, or whom the call is for.
 _PROVIDERS = (b"anthropic-", b"openai-", b"x-goog-", b"x-amzn-bedrock-", b"x-ms-", b"azureml-", b"mistral-")
@@ -43,7 +43,7 @@ def cache_key(
     body: bytes | None = None,
     marks: bytes = b"",
 ) -> str:
-    """The primary key of a request, C{<api>/<tenant>/<target> <method> <digest>}.
+    """The primary key of a request, C{<api>/<tenant>/<target> <method> <digest>}: L{key_of_target} and what follows it.
 
     The digest is over every part as raw bytes with its length, so that no two requests share one that differ anywhere.
 
@@ -52,7 +52,7 @@ def cache_key(
     @param body: The request's whole body; it counts by its SHA-256.
     @param marks: Settings that make responses differ.
     """
-    return key_with_prefix(_prefix(api, tenant, target), api, tenant, method, target, lines, body, marks)
+    return key_with_prefix(key_of_target(api, tenant, target), api, tenant, method, target, lines, body, marks)
 
 
 def key_with_prefix(
@@ -65,7 +65,7 @@ def key_with_prefix(
     body: bytes | None,
     marks: bytes,
 ) -> str:
-    """The same, for who knows its L{key_prefix} already."""
+    """The same, for who knows its L{key_of_target} already."""
     asked = b"GET" if method == b"HEAD" else method
     parts = [asked, target, marks, api.encode(), *[name.encode() for name in tenant]]
     if body is not None:
@@ -77,8 +77,18 @@ def key_with_prefix(
     return f"{prefix} {asked.decode('ascii', 'replace')} {digest}"
 
 
+def key_of_target(api: str, tenant: Sequence[str], target: bytes) -> str:
+    """What all keys of this very target begin with; a blank follows."""
+    shown = _shown(target)
+    if len(shown) > MAX_TARGET_CHARS:
+        shown = f"{shown[:MAX_TARGET_CHARS]}~{blake2b(target, digest_size=16).hexdigest()}"
+    return f"{_of_tenant(api, tenant)}{shown or '/'}"
+
+
 def key_prefix(api: str = "", tenant: Sequence[str] | None = None, target: bytes = b"") -> str:
     """What the keys of an API begin with, of one of its tenants, of what of it has a target that begins so.
+
+    Of a target that is longer than L{MAX_TARGET_CHARS} no more than these count.
 
     @param tenant: As in L{cache_key}; C{None}: all of them.
     """
@@ -86,12 +96,12 @@ def key_prefix(api: str = "", tenant: Sequence[str] | None = None, target: bytes
         return ""
     if tenant is None:
         return f"{_escaped(api.encode())}/"
-    return _prefix(api, tenant, target)
+    return f"{_of_tenant(api, tenant)}{_shown(target)[:MAX_TARGET_CHARS] or '/'}"
 
 
-def _prefix(api: str, tenant: Sequence[str], target: bytes) -> str:
+def _of_tenant(api: str, tenant: Sequence[str]) -> str:
     whom = "/".join(_escaped(name.encode()) for name in tenant) or "*"
-    return f"{_escaped(api.encode())}/{whom}{_shown(target) or '/'}"
+    return f"{_escaped(api.encode())}/{whom}"
 
 
 def variant_key(primary: str, generation: str, names: Sequence[bytes], lines: Iterable[bytes]) -> str:
@@ -147,7 +157,7 @@ _KINDS = FieldNameMemo(_kind)
 
 
 def _shown(target: bytes) -> str:
-    return quote_from_bytes(target, safe=_PLAIN + "%")[:MAX_TARGET_CHARS]
+    return quote_from_bytes(target, safe=_PLAIN + "%")
 
 
 def _escaped(name: bytes) -> str:

@@ -16,7 +16,7 @@ from llmproxy.base.memo import BoundedMemo
 from llmproxy.base.peers import Peers
 from llmproxy.caching.collapsing import CollapsedRequest, InFlight, SoleCall
 from llmproxy.caching.fill import CacheFill, fill_at_once
-from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_prefix, key_with_prefix
+from llmproxy.caching.keys import MAX_TARGET_CHARS, cache_key, key_of_target, key_with_prefix
 from llmproxy.caching.lookup import CacheLookup, CacheOutcome, CacheResult, Fetch, LocalHit, RepeatableHit
 from llmproxy.caching.read_targets import ReadTargets
 from llmproxy.caching.replay import MAX_ONE_WRITE_BYTES
@@ -318,7 +318,7 @@ class ResponseCache(Service):
     def _prefix(self, api: str, tenant: tuple[str, ...], target: bytes) -> str:
         prefix = self._prefixes.get((api, tenant, target))
         if prefix is None:
-            prefix = key_prefix(api, tenant, target)
+            prefix = key_of_target(api, tenant, target)
             if len(target) <= MAX_TARGET_CHARS:
                 self._prefixes[api, tenant, target] = prefix
         return prefix

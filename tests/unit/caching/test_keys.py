@@ -13,6 +13,7 @@ from llmproxy.caching.keys import (
     cache_key,
     cache_key_from_request,
     cache_key_from_request_with_vary,
+    key_of_target,
     key_prefix,
     variant_key,
 )
@@ -79,6 +80,16 @@ class Keys(TestCase):
         for prefix in (key_prefix("open"), key_prefix("openai", ("p",)), key_prefix("openai", ()),
                        key_prefix("openai", ("p1",), b"/v2")):  # fmt: skip
             self.assertFalse(made.startswith(prefix), prefix)
+
+    def test_long_targets(self) -> None:
+        """Their keys begin as one beginning of them does, and otherwise with what no other target has."""
+        beginning = b"/v1/" + b"x" * 300
+        made = key(target=beginning + b"?a")
+        self.assertTrue(made.startswith(key_of_target("openai", ("p1",), beginning + b"?a") + " "))
+        for other in (beginning, beginning + b"?b", beginning + b"?a&b", beginning[:200], b"/v1/" + b"x" * 196):
+            self.assertFalse(made.startswith(key_of_target("openai", ("p1",), other) + " "), other)
+        for start in (beginning[:150], beginning[:200], beginning, beginning + b"?a"):
+            self.assertTrue(made.startswith(key_prefix("openai", ("p1",), start)), start)
 
     def test_a_projects_prefix_covers_its_tokens(self) -> None:
         """With C{scope: token} a project is purged as a whole too."""

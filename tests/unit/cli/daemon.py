@@ -81,7 +81,12 @@ class FakeUpstreams:
 
 
 class DaemonTestCase(TestCase):
-    """Runs commands in a thread, in front of a management API in this one."""
+    """Runs commands in a thread, in front of a management API in this one.
+
+    @cvar cache_scope: Who is served what is cached.
+    """
+
+    cache_scope = "project"
 
     def setUp(self) -> None:
         self.clock = Clock()
@@ -90,7 +95,7 @@ class DaemonTestCase(TestCase):
         self.keys = MemoryKeys(self.clock)
         self.usage = MemoryUsage()
         self.audit = MemoryAudit()
-        self.cache = contents(self.clock)
+        self.cache = contents(self.clock, scope=self.cache_scope)
         management = Management(
             ManagementContext(
                 projects=self.store,

@@ -81,7 +81,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "get_cache": ("cache stats",),
     "purge_cache": (
         "cache purge --all",
-        "cache purge --api openai --project Team --path /v1/models --method GET --header Accept=a --body -",
+        "cache purge --api openai --project Team --token tok-1 --path /v1/models --header Accept=a --body -",
+        "cache purge --api openai --project Team --token tok-1 --path /v1/models --method GET",
         "cache purge --api openai --project Team --token tok-1 --prefix /v1/models",
     ),
     "reload_settings": ("reload",),
@@ -134,6 +135,8 @@ class RequestNotes:
 
 
 class EveryOperationTests(DaemonTestCase):
+    cache_scope = "token"  # where a purge has all its options
+
     def setUp(self) -> object:  # type: ignore[override]
         super().setUp()
         return ensureDeferred(self.learn())

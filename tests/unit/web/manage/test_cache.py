@@ -128,11 +128,34 @@ class CacheTests(ManagementTestCase):
             self.keep(tenant=("p1", token))
         self.assertEqual(self.purge(project_id="p1", token_id="t1"), 1)
         self.assertEqual(self.purge(project_id="p1"), 1)
-        self.refused(
-            self.ask("POST", "/manage/cache/purge", {"api": "openai", "project_id": "p1", "path": "/x"}),
-            422,
-            "token_id",
-        )
+        for token in ("t1", "t2"):
+            self.keep(tenant=("p1", token))
+        mine = {"api": "openai", "project_id": "p1"}
+        for chosen in ({"path": "/v1/models"}, {"prefix": "/v1"}):
+            self.refused(self.ask("POST", "/manage/cache/purge", {**mine, **chosen}), 422, "token_id")
+            self.assertEqual(self.purge(**mine, **chosen, token_id="t1"), 1)
+            self.keep(tenant=("p1", "t1"))
+
+    def test_tokens_that_share(self) -> None:
+        """With C{scope: project} nothing belongs to a token, and what is called so is not taken for it."""
+        self.keep(target="")
+        local = self.cache.caching.state.storage.local
+        assert local is not None
+        local.put_now(cache_key("openai", ("p1",), b"GET", b"/t1/x", []), ENTRY, 4, 60.0)
+        self.refused(self.ask("POST", "/manage/cache/purge", {"project_id": "p1", "token_id": "t1"}), 422, "scope")
+        self.assertEqual(self.left(), 2)
+
+    def test_long_paths(self) -> None:
+        """One is purged, not what begins as it does; of a long beginning no more counts than stands in keys."""
+        path = "/v1/" + "x" * 300
+        for end in ("a", "b", "b/c"):
+            self.keep(target=path + end)
+        mine = {"api": "openai", "project_id": "p1"}
+        self.assertEqual(self.purge(**mine, path=path), 0)
+        self.assertEqual(self.purge(**mine, path=path + "b"), 1)
+        self.assertEqual(self.purge(**mine, path=path + "a", method="GET"), 1)
+        self.keep(target=path + "a")
+        self.assertEqual(self.purge(**mine, prefix=path + "b"), 2)
 
     def test_shared_by_all(self) -> None:
         """With C{scope: shared} nothing belongs to a project."""
