@@ -116,9 +116,14 @@ class Broadcast:
         if self._mask is not None:
             self._add(self._mask.end())
         self._end = reason
-        self._owner.over(self.whole)
+        self._over(self.whole)
         for subscriber in list(self._subscribers):
             subscriber.flow()
+
+    def _over(self, body: bytes | None) -> None:
+        owner = self._owner
+        del self._owner  # who knows this: nothing is to be left to the collector
+        owner.over(body)
 
     def _add(self, data: bytes) -> None:
         if not data or self._end is not None:
@@ -180,7 +185,7 @@ class Broadcast:
         self.response.stopProducing()
         if self._end is None:
             self._end = Failure(SubscriberTooSlow())
-            self._owner.over(None)
+            self._over(None)
 
     def moved(self) -> None:
         """One of them wants a pause, or has had one."""

@@ -226,6 +226,7 @@ class CollapsedRequest(Generic[W, R]):
         """Those who still wait, now that it is over."""
         self.release()
         self.complete()
+        self._respond = None  # which knows this: nothing is to be left to the collector
         waiting, self._waiting = self._waiting, []
         return waiting
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from twisted.web.iweb import UNKNOWN_LENGTH
 
 from llmproxy import errors
+from llmproxy.base.tracebacks import drop_frames
 from llmproxy.caching.broadcast import Broadcast, DiscardBody
 from llmproxy.caching.collapsing import CollapsedRequest
 from llmproxy.caching.lookup import CacheLookup, CacheResult, Fetch
@@ -66,6 +67,7 @@ class CacheFill:
                     self._serve(entry, "stale", "stale-if-error")
         except Exception as e:  # told to those who wait, a cancelled wait included
             self._failed(e)
+            drop_frames(e)
 
     def _failed(self, error: Exception) -> None:
         upstream = isinstance(error, _UPSTREAM_FAILURES)

@@ -275,7 +275,9 @@ class Accounting:
         self._conclude(context)
         self._metrics.ended()
         if context.delivery is not None:
-            context.delivery.release()
+            context.delivery.end()
+        if context.lookup is not None:
+            context.lookup.call = None  # which knows the lookup
         if self._attribution is not None and context.grant is not None and not context.attribution:
             context.attribution = self._attribution.of(context.request.lines, context.grant)
         charge = context.charge

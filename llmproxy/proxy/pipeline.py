@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
 from llmproxy.auth.authenticator import Authenticator, Session
+from llmproxy.base.tracebacks import drop_frames
 from llmproxy.base.ttl_cache import CacheEntry
 from llmproxy.caching import CachedResponse, CacheLookup, CacheRequest, Fetch, ResponseCache, Subscriber
 from llmproxy.config.model import Server
@@ -96,6 +97,7 @@ class Pipeline:
             await (self._refetch(context) if context.background else self.handle(context))
         except Exception as e:  # everything ends here, a cancelled wait included
             self._refuse(context, e)
+            drop_frames(e)
         if not context.background:
             context.request.on_gone = None  # it holds the context, which holds the request: the collector's work
         await self._accounting.finish(context)
@@ -178,6 +180,7 @@ class Pipeline:
                 await self.sender.relay(context, response, key)
         except Exception as e:
             self._refuse(context, e)
+            drop_frames(e)
         context.request.on_gone = None
         await self._accounting.finish(context)
 

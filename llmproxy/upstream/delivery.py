@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from random import random
 from typing import NamedTuple
 
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.web.iweb import IBodyProducer
@@ -118,6 +117,11 @@ class Delivery:
             attempts = [*attempts[: MAX_TOLD_ATTEMPTS - 1], "...", attempts[-1]]
         return " ".join(attempts) if len(attempts) > 1 else ""
 
+    def end(self) -> None:
+        """It is over, and what it was made from is not kept: that knows the request, which knows this."""
+        self.release()
+        del self._request
+
     def release(self) -> None:
         """Nothing of it is under way any more."""
         at, self._current = self._current, None
@@ -166,14 +170,14 @@ class Delivery:
         self._respond(entered, response)
         return response
 
-    def _sent(self, destination: Destination) -> Deferred[Response]:
+    async def _sent(self, destination: Destination) -> Response:
         request, upstream = self._request, destination.upstream
         lines, body = request.lines(upstream, destination.key), request.body
         if isinstance(body, BytesBody) and self.attempts:
             body = BytesBody(body.received)  # the one before may not have been read to its end
         target = upstream.target(request.route.path, request.route.query)
         sent = upstream.caller.send(request.method, upstream.origin, target, lines, body, request.project_id)
-        return Deferred.fromCoroutine(self._upstreams.head(sent, upstream, request.progress, request.bounds))
+        return await self._upstreams.head(sent, upstream, request.progress, request.bounds)
 
     def _respond(self, entered: Attempt, response: Response) -> None:
         entered.responded(response.code, self._clock.seconds())

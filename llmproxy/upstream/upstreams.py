@@ -334,6 +334,7 @@ class HeadTimer:
 
     def over(self) -> None:
         self._sent = None
+        del self._progress, self._bounds  # they know the request, which is not kept
         self._next.clear()
 
     def _look(self) -> None:

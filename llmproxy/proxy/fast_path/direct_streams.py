@@ -198,8 +198,7 @@ class DirectStreams:
                 self._records.account((request,))
             elif not self._records.add(request):
                 self._records.account_all()
-            if outcome == "complete":
-                del stream.relay  # which knows it, too: nothing is to be left to the collector
+            del stream.relay  # which knows it, too: nothing is to be left to the collector
         except Exception:  # neither its provider's connection nor its client's would know what to do with it
             _log.failure("A stream could not be accounted for.")
 

@@ -170,11 +170,12 @@ class Response:
 
     def failed(self, reason: Failure) -> None:
         self._source = None
-        self._finish(Failure(ResponseFailed([reason], self)))
+        self._finish(Failure(ResponseFailed([reason])))  # without this response, which knows it
 
     def _finish(self, end: Failure) -> None:
         self._end = end
-        self.reader = None  # who takes whole chunks may know this response: nothing is to be left to the collector
+        self.offer_chunks(None)  # who takes them may know this response: nothing is to be left to the collector
+        self.reader = None
         if self._protocol is not None:
             protocol, self._protocol = self._protocol, None
             protocol.connectionLost(end)

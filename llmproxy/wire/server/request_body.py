@@ -135,6 +135,8 @@ class RequestBody:
     def release(self) -> None:
         """The request is over: nothing is held for it any more."""
         counted, self._counted = self._counted, 0
+        if self.done:
+            self._behind = self._taps = None  # they know this, and would be left to the collector with it
         if counted and self._buffers is not None:
             self._buffers.hold(-counted)
 
