@@ -68,10 +68,16 @@ class OwnPrice(NamedTuple):
         @param listed: What the list says of the model.
         """
         get = units.get
-        read, written = get("cache_read_tokens", 0), get("cache_write_tokens", 0)
+        count, read, written = get("input_tokens", 0), get("cache_read_tokens", 0), get("cache_write_tokens", 0)
         heard = 0 if self.input_audio is None else get("input_audio_tokens", 0)
+        if heard and read:  # what was both is billed once; where nobody says how much it was, what does not fit
+            both = min(max(get("cache_audio_read_tokens", 0), heard + read + written - count), heard, read)
+            if self.cached is None:
+                read -= both
+            else:
+                heard -= both
         spoken = 0 if self.output_audio is None else get("output_audio_tokens", 0)
-        fresh = max(get("input_tokens", 0) - read - written - heard, 0)
+        fresh = max(count - read - written - heard, 0)
         total = (
             fresh * self.input
             + read * (self.input if self.cached is None else self.cached)

@@ -143,6 +143,22 @@ class CostTests(SynchronousTestCase):
         self.assertIsNone(prices.cost("a", "openai", "gpt-4.1", "", {**units, "nobody_knows": 1}, NOW))
         self.assertIsNone(prices.cost("a", "", "gpt-4.1", "", {**units, "web_searches": 1}, NOW))
 
+    def test_sound_that_was_cached_is_billed_once(self) -> None:
+        """As what was cached, or as any sound where that has no price of its own."""
+        units: dict[str, int | float] = {"input_tokens": 1000, "input_audio_tokens": 900, "cache_read_tokens": 600}
+        for cached, more, cost in (
+            (0.5, {"cache_audio_read_tokens": 600}, 100 * 2 + 300 * 40 + 600 * 0.5),
+            (None, {"cache_audio_read_tokens": 600}, 100 * 2 + 900 * 40),
+            (0.5, {"cache_audio_read_tokens": 550}, 50 * 2 + 350 * 40 + 600 * 0.5),
+            (0.5, {}, 400 * 40 + 600 * 0.5),  # of the 600, no more than 100 were text
+            (None, {}, 100 * 2 + 900 * 40),
+            (0.5, {"cache_read_tokens": 0}, 100 * 2 + 900 * 40),
+            (0.5, {"cache_audio_read_tokens": 5000}, 100 * 2 + 300 * 40 + 600 * 0.5),  # nobody can have
+        ):
+            prices = Prices([OwnPrice("*", "*", 2.0, 8.0, cached=cached, input_audio=40.0)])
+            found = prices.cost("a", "google", "gemini-2.5-flash", "", {**units, **more}, NOW)
+            self.assertAlmostEqual(found or 0.0, cost / 1e6, 12, (cached, more))
+
     def test_what_has_no_price_is_unknown(self) -> None:
         """Never cheaper: sound as text, an hour in the cache as minutes, a tier as the usual one."""
         units: dict[str, int | float] = {"input_tokens": 1000, "output_tokens": 10}
