@@ -25,6 +25,7 @@ MAX_FIRST_EVENTS = 50  # of these
 MAX_USUAL_USAGE_EVENTS = 2  # that report usage in a usual stream
 MAX_CALLS = 300  # billed calls that are told apart in one body
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
 
 
@@ -109,15 +110,15 @@ class JsonBodyReader:
     def reading(self) -> ReportedUsage:
         self._give_back()
         if self._scan is None:
-            whole = b"".join(self._kept)
+            whole = b"".join(self._kept).removeprefix(_BYTE_ORDER_MARK)
             said, self._kept = _parse(whole), [whole]
             if isinstance(said, dict | list):
                 self._kept = []  # the exchange may be remembered for longer
                 self._error = body_error(said if isinstance(said, dict) else _first_and_last(said))
                 return extract(said, True) if isinstance(said, dict) else _merge_bounded(said)
-            if b"\n{" in whole:  # one object a line, under another name
+            if b"\n{" in whole and (lines := _object_lines(whole)):
                 self._kept = []
-                return _merge_bounded([line for line in whole.splitlines() if line], _parse)
+                return _merge_bounded(lines, _parse)
             self._scan_on()
         return self._scanned()
 
@@ -274,6 +275,12 @@ def _first_and_last(items: Sequence[Any]) -> Sequence[Any]:
     if len(items) <= MAX_MERGED_EVENTS:
         return items
     return [*items[:MAX_FIRST_EVENTS], *items[MAX_FIRST_EVENTS - MAX_MERGED_EVENTS :]]
+
+
+def _object_lines(whole: bytes) -> list[bytes]:
+    """The lines of what is one object a line under another name; of anything else, such as a part of an array, none."""
+    lines = [line for line in whole.splitlines() if line.strip()]
+    return lines if lines and isinstance(_parse(lines[0]), dict) else []
 
 
 def _parse(raw: bytes) -> Any:

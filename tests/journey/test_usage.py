@@ -7,10 +7,11 @@ import json
 from typing import Any
 
 from llmproxy.metering.estimating import estimate_prompt
+from llmproxy.model import RequestRecord
 from tests.support.proxy_case import KEY, STREAM, ProxyTestCase, chunk, request
 from tests.support.reading import read
 from tests.support.responses import parse_response
-from tests.unit.metering.samples import CHAT_USAGE, events
+from tests.unit.metering.samples import CHAT_USAGE, events, gemini
 from tests.unit.metering.samples import chunk as told
 
 BODY = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "hi"}]}).encode()
@@ -126,6 +127,35 @@ class Failing(ProxyTestCase):
         """JSON of 200 in the shape of an error."""
         self.exchange(body=BODY, answer=answer(b'{"error": {"message": "no", "code": "model_overloaded"}}'))
         self.assert_recorded("failed", 200, "model_overloaded")
+
+
+class Gemini(ProxyTestCase):
+    api = {"provider": "google", "allowed_endpoints": ["/**"]}  # noqa: RUF012
+    path = "/v1beta/models/gemini-3-pro-preview:streamGenerateContent"
+
+    def each_way(self, answers: list[bytes]) -> list[list[RequestRecord]]:
+        """What is recorded of responses on one connection, the last of which is cut: on the fast path, and without."""
+        found = []
+        for fast_path in (True, False):
+            self.server = {"fast_path": fast_path}
+            self.restart()
+            client = self.client()
+            for each in answers:
+                client.send(request(path=self.path, body=b'{"contents": []}'))
+                self.provider.last.send(each)
+            self.provider.last.reset()
+            found.append(self.events.records)
+        return found
+
+    def test_an_array_that_is_cut(self) -> None:
+        """As Google writes it; what its elements reported before holds."""
+        use = {"promptTokenCount": 150_000, "cachedContentTokenCount": 100_000, "candidatesTokenCount": 80}
+        elements = [json.dumps(gemini("word " * 9, use), indent=2).encode() for _ in range(3)]
+        begun = STREAM.replace(b"text/event-stream", b"application/json") + chunk(b"[" + b"\n,\r\n".join(elements))
+        for records in self.each_way([begun + chunk(b"\n]") + chunk(b"")] * 3 + [begun]):
+            used = [(each.outcome, each.basis, each.input_tokens, each.cached_tokens) for each in records]
+            self.assertEqual(used[:3], [("complete", "exact", 150_000, 100_000)] * 3)
+            self.assertEqual(used[3:], [("truncated", "estimated", 150_000, 100_000)])
 
 
 class Draining(ProxyTestCase):

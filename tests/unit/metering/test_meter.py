@@ -33,13 +33,17 @@ from tests.unit.metering.samples import (
     SAMPLES,
     SSE,
     STARTED,
+    TEXT,
     Sample,
     chunk,
+    dumped,
     events,
+    gemini,
 )
 
 PRICES = Prices()
 NOW = 1_790_000_000.0
+BOM = b"\xef\xbb\xbf"
 CHAT = b"/v1/chat/completions"
 ENCODINGS: dict[bytes, Callable[[bytes], bytes]] = {
     b"": bytes,
@@ -262,6 +266,45 @@ class EstimateTests(SynchronousTestCase):
         """Every event of Gemini's counts; those of one that was cut are of what came before."""
         usage = metered(events(*GEMINI[:2], end="\r\n"), provider="google", path=GEMINI_PATH, kind=SSE, complete=False)
         self.assertEqual((usage.basis, usage.input_tokens), ("estimated", 40))
+
+    def test_cut_array(self) -> None:
+        """What the elements reported that came before the cut holds, however the array is written."""
+        use = {"promptTokenCount": 150_000, "cachedContentTokenCount": 100_000, "thoughtsTokenCount": 900}
+        told = [gemini(TEXT, {**use, "candidatesTokenCount": 20 * n}) for n in range(1, 5)]
+        for mark in (b"", BOM):
+            for indent in (None, 0, 2):
+                elements = [dumped(each, indent=indent) for each in told]
+                for begin, between in ((b"[", b"\n,\r\n"), (b"[", b","), (b"[\n", b",\n"), (b" \r\n[ ", b" ,\n ")):
+                    body = mark + begin + between.join(elements)
+                    for cut in (len(body), len(body) - 1, len(body) - len(elements[-1]) // 2):
+                        usage = metered(
+                            body[:cut], provider="google", path=GEMINI_PATH, complete=False, cuts=[*range(0, cut, 400)]
+                        )
+                        self.assertEqual(
+                            (usage.basis, usage.model, usage.reasoning_tokens),
+                            ("estimated", "gemini-2.5-flash", 900),
+                            body,
+                        )
+                        self.assertEqual((usage.input_tokens, usage.cached_tokens), (150_000, 100_000), body)
+                        self.assertGreaterEqual(usage.output_tokens, 960, body)
+
+    def test_objects_one_after_the_other(self) -> None:
+        """On lines, or without anything between them: the last of what they say."""
+        told = [b'{"model":"gpt-4o","usage":{"prompt_tokens":9,"completion_tokens":%d}}' % n for n in (1, 2, 3)]
+        for mark in (b"", BOM):
+            for between in (b"\n", b"\r\n", b"\n\n", b"", b" ", b"\r\n,"):
+                usage = metered(mark + between.join(told) + b"\n")
+                self.assertEqual((counts(usage)[::3], usage.basis), ((9, 3), "exact"), between)
+        lines = b"\n".join([*told, told[0][:-5]])
+        self.assertEqual(counts(metered(lines))[::3], (9, 3))
+
+    def test_byte_order_mark(self) -> None:
+        """A body that begins with one is read as any other."""
+        for sample in SAMPLES:
+            if sample.kind == JSON:
+                body = BOM + sample.body
+                usage = metered(body, provider=sample.provider, path=sample.path, cuts=[1])
+                self.assertEqual(usage, of(sample), sample.name)
 
     def test_unreadable_encoding(self) -> None:
         """What cannot be decoded is estimated by its size, be its coding unknown, several, or another than it says."""
