@@ -9,8 +9,7 @@ from typing import Any, Protocol
 from pydantic_core import from_json
 
 from llmproxy.metering import estimating
-from llmproxy.metering.dialects import registry
-from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS, extract
+from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, extract, is_billed_item
 from llmproxy.metering.dialects.reported_usage import NO_REPORT, Call, ReportedUsage, merge
 from llmproxy.metering.error_events import body_error
 from llmproxy.metering.json_scanner import JsonMemberScanner
@@ -23,7 +22,7 @@ MAX_BODY_CHUNKS = 2048  # of such a body
 MAX_MERGED_EVENTS = 500  # events or responses that are read for what they say together: the first of them, and the last
 MAX_FIRST_EVENTS = 50  # of these
 MAX_USUAL_USAGE_EVENTS = 2  # that report usage in a usual stream
-MAX_CALLS = 300  # billed calls that are told apart in one body
+MAX_CALLS = 300  # billed calls that are told apart in one stream
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _MODEL = re.compile(rb'"model(?:Version)?"\s*:\s*"([^"\\]{1,128})"')
@@ -54,15 +53,12 @@ class UsageReader(Protocol):
 class JsonBodyReader:
     """A JSON body: kept while it is short, scanned beyond, and sooner where memory is tight."""
 
-    __slots__ = ("_calls", "_error", "_held", "_holding", "_kept", "_place", "_scan", "_seam", "_size")
+    __slots__ = ("_error", "_held", "_holding", "_kept", "_scan", "_size")
 
     def __init__(self, holding: HeldByteCounter | None = None) -> None:
-        self._calls: set[Call] = set()
         self._error = ""
         self._holding = holding
         self._held = 0  # bytes of it that are counted there
-        self._seam = b""
-        self._place = 0
         self._kept: list[bytes] = []
         self._scan: JsonMemberScanner | None = None
         self._size = 0
@@ -71,8 +67,7 @@ class JsonBodyReader:
         self._size += len(data)
         if self._scan is not None:
             self._scan.feed(data)
-            self._notice(data)
-            self._count_held(self._scan.waiting)
+            self._count_held(self._scan.held_bytes)
         else:
             self._kept.append(data)
             tight = False
@@ -129,7 +124,7 @@ class JsonBodyReader:
     def work(self) -> None:
         if self._scan is not None:
             self._scan.feed(b"")
-            self._count_held(self._scan.waiting)
+            self._count_held(self._scan.held_bytes)
 
     def text(self) -> float:
         return float(self._size)
@@ -138,35 +133,22 @@ class JsonBodyReader:
         return self._error
 
     def _scan_on(self) -> None:
-        self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
+        self._scan = JsonMemberScanner(RESPONSE_MEMBERS, is_billed_item)
         whole, self._kept = b"".join(self._kept), []
         self._scan.feed(whole)
-        self._notice(whole)
-        self._count_held(self._scan.waiting)
-
-    def _notice(self, piece: bytes) -> None:
-        """Count the calls of tools in a response that is not parsed; text in it has its quotation marks escaped."""
-        piece = self._seam + piece
-        first = piece.find(b'"')  # there is none in most pieces of a long text
-        nothing = first < 0 or len(self._calls) >= MAX_CALLS
-        for found in () if nothing else registry.CALL_PATTERN.finditer(piece, first):
-            self._calls.add((registry.UNITS_BY_CALL[found[1].decode()], str(self._place + found.start())))
-            if len(self._calls) == MAX_CALLS:
-                break
-        self._seam = piece[-64:]
-        self._place += len(piece) - len(self._seam)
+        self._count_held(self._scan.held_bytes)
 
     def _scanned(self) -> ReportedUsage:
-        """What stands at the top; where that is a list, its responses were made one after the other."""
-        assert self._scan is not None
-        self._scan.feed(b"")
+        """What stands at the top; of several responses, which were made one after the other, what they say together."""
+        scan = self._scan
+        assert scan is not None
+        scan.feed(b"")
         self._give_back()
-        found = {name.decode(): _parse(raw) for name, raw in self._scan.values.items()}
-        self._error = body_error(found)
-        said = extract(found, not self._scan.is_list)
-        if self._scan.failed or self._scan.behind or len(self._calls) == MAX_CALLS:
+        self._error = body_error(scan.values)
+        said = extract(scan.values, not scan.several)
+        if scan.failed or scan.behind or scan.overfull:
             said = said._replace(final=False)  # something else may stand in what was not read
-        return said._replace(calls=said.calls | self._calls) if self._calls else said
+        return said
 
 
 class EventStreamReader(SseScanner):
@@ -182,9 +164,10 @@ class EventStreamReader(SseScanner):
 
     def on_other_event(self, piece: bytes) -> None:
         for data in self.event_data(piece):
-            if len(self._calls) >= MAX_CALLS:
-                return
             if b'_call"' in data or b"webSearchQueries" in data:
+                if len(self._calls) >= MAX_CALLS:
+                    self._lost_calls = True
+                    return
                 self._calls |= extract(_parse(data)).calls
 
     @property
@@ -197,7 +180,7 @@ class EventStreamReader(SseScanner):
     @property
     def tells_nothing_else(self) -> bool:
         """Whether nothing is known of it but the text in it, and what those events say that may report usage."""
-        return not (self._calls or self._suspects or self._part) and self._scan is None
+        return not (self._calls or self._lost_calls or self._suspects or self._part) and self._scan is None
 
     def usage_data(self) -> bytes | None:
         """The data of those events, a line for each, where L{tells_nothing_else}; C{b""} where there are none, and
@@ -237,6 +220,8 @@ class EventStreamReader(SseScanner):
             if any(unit == "web_search_previews" for unit, _ in found.calls):
                 calls = frozenset(call for call in calls if call[0] != "web_searches")
             found = found._replace(calls=found.calls | calls)
+        if self._lost_calls:
+            found = found._replace(final=False)
         if not found.model and (model := self.model()):
             found = found._replace(model=model)
         return found

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pydantic_core import from_json, to_json
+
+WantedMembers: TypeAlias = "Mapping[bytes, WantedMembers | None]"
+"""Members by name: C{None} for one that is kept whole; for an object, or a list of objects, what is wanted of it."""
 
 MAX_DEPTH_LEVELS = 512
 MAX_VALUE_BYTES = 64 * 1024  # bytes of a value that is kept
@@ -11,6 +18,9 @@ MAX_NAME_BYTES = 64  # bytes of the longest member name that is looked at, with 
 MAX_FEED_STEPS = 1200  # tokens that are taken one by one in one call: a few milliseconds
 MAX_SKIPPED_BYTES = 8 * 1024  # that are skipped at a time; of a longer string the end is looked for
 MAX_BEHIND_BYTES = 512 * 1024  # that came and are not read yet, beyond which nothing more is read
+MAX_LISTED_OBJECTS = 300  # that are kept of lists
+MAX_LISTED_BYTES = 128 * 1024  # of what is kept of them
+MAX_WHOLE_BYTES = 16 * 1024  # of an object of a list that is read at once
 
 _TOKEN = re.compile(rb'["{}\[\]]')
 _TOKEN_OR_COMMA = re.compile(rb'["{}\[\],]')
@@ -23,48 +33,72 @@ _PLAIN = rb'[^"{}\[\]]++|"%b"' % _STRING
 _WITHIN = re.compile(_STRING, re.DOTALL)
 _INNER = rb"(?:%b|\{(?:%b){0,32}\}|\[(?:%b){0,32}\]){0,32}" % (_PLAIN, _PLAIN, _PLAIN)
 _SKIPPED = re.compile(rb"(?:%b|\{%b\}|\[%b\]){0,64}" % (_PLAIN, _INNER, _INNER), re.DOTALL)
+_SCALARS = re.compile(rb"(?:%b){0,64}" % _PLAIN, re.DOTALL)
+# An object with at most four more levels inside, as a message with the sources that it names.
+_MIDDLE = rb"(?:%b|\{%b\}|\[%b\]){0,64}" % (_PLAIN, _INNER, _INNER)
+_OUTER = rb"(?:%b|\{%b\}|\[%b\]){0,64}" % (_PLAIN, _MIDDLE, _MIDDLE)
+_OBJECT = re.compile(rb"\{(?:%b|\{%b\}|\[%b\]){0,64}\}" % (_PLAIN, _OUTER, _OUTER), re.DOTALL)
 _SPACE = b" \t\r\n"
 
 
-class JsonMemberScanner:
-    """Keeps the values of the wanted members that stand at the top of the text, or in the objects of a top array.
+@dataclass(slots=True)
+class _Place:
+    """An object, or a list of objects, whose members are looked at.
 
-    Those of an object that stands there under a name of C{entered} are looked for as well.
+    @ivar depth: How deep its own brackets are; C{level}: how deep the members are.
+    @ivar members: What was found in the object, or in the list's object that is being read.
+    @ivar in_list: Whether it is a list, or lies in one.
+    @ivar bytes_before: What was kept of lists when the list's object began.
+    """
+
+    depth: int
+    level: int
+    wanted: WantedMembers
+    members: dict[str, Any]
+    items: list[dict[str, Any]] | None = None
+    in_list: bool = False
+    bytes_before: int = 0
+
+
+class JsonMemberScanner:
+    """Keeps the wanted members of an object; of several, in a top array or one after the other, those of all together.
 
     The text need not be well-formed, and may come in any chunks. A call takes L{MAX_FEED_STEPS} at most, whatever it is
     given; what is left waits for the next.
 
-    @ivar values: The raw value of each member that was found; the last, where there are several.
+    @ivar values: What was found; the last of each, where there are several, but all objects of a list.
+    @ivar several: Whether the text is not one object alone.
     @ivar behind: Whether some of what came waits to be read.
     @ivar failed: Whether too much of it did, so that the rest of the text is not read at all.
+    @ivar overfull: Whether the lists hold more than is kept of them.
     """
 
-    def __init__(self, wanted: Collection[bytes], entered: Collection[bytes] = ()) -> None:
-        self._wanted = wanted
-        self._entered = entered
-        self._enters = False  # the value that comes next, should it be an object
-        self._top = 0  # the level where members stand, but for those of what was entered
+    def __init__(self, wanted: WantedMembers, relevant: Callable[[dict[str, Any]], object] = bool) -> None:
+        """
+        @param relevant: Whether an object of a list is kept, told by what was found in it.
+        """
+        self._relevant = relevant
         self._depth = 0
-        self._level = 0  # where the members stand; 0 until the text has begun
+        self._place = _Place(0, 0, wanted, {})  # its level is 0 until the text has begun
+        self._outer: list[_Place] = []
+        self._entered: tuple[str, WantedMembers] | None = None  # the value that comes next, and what is wanted of it
+        self._listed = self._listed_bytes = 0
         self._in_string = False
         self._odd = False  # whether what came ends with a backslash that is for the next byte
         self._carry = b""
         self._name = b""
         self._value: bytearray | None = None
         self._base = 0
-        self.values: dict[bytes, bytes] = {}
+        self.values = self._place.members
+        self.several = False
         self.behind = False
         self.failed = False
+        self.overfull = False
 
     @property
-    def is_list(self) -> bool:
-        """Whether the text is an array."""
-        return self._top > 1
-
-    @property
-    def waiting(self) -> int:
-        """Bytes that came and wait to be read."""
-        return len(self._carry) if self.behind else 0
+    def held_bytes(self) -> int:
+        """Bytes that came and wait to be read, or are kept of lists."""
+        return self._listed_bytes + (len(self._carry) if self.behind else 0)
 
     def feed(self, data: bytes) -> None:
         """The next bytes of the text; C{b""}: go on with what waits."""
@@ -82,10 +116,16 @@ class JsonMemberScanner:
             if self._in_string:
                 at = self._string(data, at)
                 continue
-            if self._depth > self._level > 0 and self._value is None:
+            level = self._place.level
+            if self._depth != level > 0 and self._value is None:
                 if self._depth > MAX_DEPTH_LEVELS:
-                    return  # no response is like that
-                at = _SKIPPED.match(data, at, at + MAX_SKIPPED_BYTES).end()  # type: ignore[union-attr]
+                    self.failed = True  # no response is like that
+                    return
+                skipped = _SKIPPED if self._depth > level else _SCALARS
+                at = skipped.match(data, at, at + MAX_SKIPPED_BYTES).end()  # type: ignore[union-attr]
+                if self._depth < level and (end := self._whole(data, at)):
+                    at = end
+                    continue
             at = self._token(data, at)
             if at < 0:
                 self._carry = data[-at - 2 :]
@@ -105,7 +145,7 @@ class JsonMemberScanner:
             return len(data)
         where, token = found.start(), data[found.start()]
         if token == 0x22:
-            if not capturing and self._depth == self._level > 0:
+            if not capturing and self._depth == self._place.level > 0:
                 self._keep(data[at:where])
                 return self._member(data, where)
             self._keep(data[at : where + 1])
@@ -119,25 +159,104 @@ class JsonMemberScanner:
         elif token in b"{[":
             self._keep(data[at : where + 1])
             self._depth += 1
-            if not self._level:
-                self._level = self._top = 1 if token == 0x7B else 2
-            elif self._enters and token == 0x7B:
-                self._level = self._depth
-            self._enters = False
+            if not capturing:
+                self._opened(token == 0x5B)
         else:
             self._keep(data[at:where])
-            if capturing and self._depth == self._base:
+            ends = not capturing or self._depth == self._base
+            if capturing and ends:
                 self._found()
             else:
                 self._keep(data[where : where + 1])
             self._depth -= 1
-            if self._top < self._level > self._depth:
-                self._level = self._top
+            if ends:
+                self._closed()
         return where + 1
+
+    def _opened(self, is_list: bool) -> None:
+        """An object begins, or a list."""
+        place, depth, entered = self._place, self._depth, self._entered
+        self._entered = None
+        if depth == 1 or not place.level:
+            self.several = self.several or is_list or place.level > 0
+            place.level = 2 if is_list else 1
+        elif entered is not None and not (is_list and self.overfull):
+            name, wanted = entered
+            kind: type[Any] = list if is_list else dict
+            inner: Any = place.members.get(name)
+            if inner.__class__ is not kind:
+                inner = place.members[name] = kind()
+            self._outer.append(place)
+            if is_list:
+                self._place = _Place(depth, depth + 1, wanted, {}, inner, True)
+            else:
+                self._place = _Place(depth, depth, wanted, inner, None, place.in_list)
+        elif place.items is not None and depth == place.level and not is_list:
+            place.members, place.bytes_before = {}, self._listed_bytes
+            place.items.append(place.members)
+
+    def _whole(self, data: bytes, at: int) -> int:
+        """Go on behind an object of a list, if it is a usual one and all there; C{0} if not."""
+        place = self._place
+        if place.items is None or self._depth != place.depth:
+            return 0
+        found = _OBJECT.match(data, at, at + MAX_WHOLE_BYTES)
+        if found is None:
+            return 0
+        try:
+            members = self._wanted_of(from_json(found[0]), place.wanted)
+        except ValueError:
+            return 0
+        if self._relevant(members):
+            place.items.append(members)
+            self._listed_bytes += len(to_json(members))
+            self._count_listed()
+        return found.end()
+
+    def _wanted_of(self, value: dict[str, Any], wanted: WantedMembers) -> dict[str, Any]:
+        """What is kept of an object of a list."""
+        found: dict[str, Any] = {}
+        for key, within in wanted.items():
+            name = key.decode()
+            each = value.get(name)
+            if within is None:
+                if each is not None:
+                    found[name] = each
+            elif isinstance(each, dict):
+                found[name] = self._wanted_of(each, within)
+            elif isinstance(each, list):
+                items = [self._wanted_of(item, within) for item in each if isinstance(item, dict)]
+                found[name] = [item for item in items if self._relevant(item)]
+        return found
+
+    def _closed(self) -> None:
+        """An object has ended, or a list."""
+        place = self._place
+        self._entered = None
+        if self._depth < place.depth and self._outer:
+            self._place = self._outer.pop()
+        elif place.items and self._depth == place.depth and place.items[-1] is place.members:
+            if self._relevant(place.members):
+                self._count_listed()
+            else:
+                place.items.pop()
+                self._listed_bytes = place.bytes_before
+            place.members = {}
+
+    def _count_listed(self) -> None:
+        self._listed += 1
+        if self._listed == MAX_LISTED_OBJECTS or self._listed_bytes > MAX_LISTED_BYTES:
+            self._leave_lists()
+
+    def _leave_lists(self) -> None:
+        """No more is kept of them."""
+        self.overfull = True
+        while self._place.in_list:
+            self._place = self._outer.pop()
 
     def _member(self, data: bytes, where: int) -> int:
         """A string where a member's name may stand; its value begins behind the colon."""
-        self._enters = False
+        self._entered = None
         end = data.find(b'"', where + 1, where + MAX_NAME_BYTES)
         escaped = b"\\" in data[where : where + MAX_NAME_BYTES if end < 0 else end]
         if end < 0 or escaped:
@@ -150,10 +269,13 @@ class JsonMemberScanner:
             behind += 1
         if behind >= len(data) and behind - where < MAX_NAME_BYTES:
             return -2 - where
-        if data[behind : behind + 1] == b":" and data[where + 1 : end] in self._wanted:
-            self._name, self._value, self._base = data[where + 1 : end], bytearray(), self._depth
-            return behind + 1
-        self._enters = data[behind : behind + 1] == b":" and data[where + 1 : end] in self._entered
+        name, wanted = data[where + 1 : end], self._place.wanted
+        if data[behind : behind + 1] == b":" and name in wanted:
+            within = wanted[name]
+            if within is None:
+                self._name, self._value, self._base = name, bytearray(), self._depth
+                return behind + 1
+            self._entered = name.decode(), within
         return end + 1
 
     def _string(self, data: bytes, at: int) -> int:
@@ -180,8 +302,20 @@ class JsonMemberScanner:
                 self._value += data
             else:
                 self._name, self._value = b"", bytearray()  # of a length that nothing wanted has
+                self.overfull = self.overfull or self._place.in_list
 
     def _found(self) -> None:
-        if self._value is not None and self._name:
-            self.values[self._name] = bytes(self._value)
+        value, place = self._value, self._place
         self._value = None
+        if value is None or not self._name:
+            return
+        if place.in_list:
+            self._listed_bytes += len(value)
+            if self._listed_bytes > MAX_LISTED_BYTES:
+                self._leave_lists()
+        try:
+            found = from_json(bytes(value))
+        except ValueError:
+            found = None
+        if found is not None or not place.in_list:
+            place.members[self._name.decode()] = found

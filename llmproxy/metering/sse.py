@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Protocol
 
-from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, WRAPPERS
+from pydantic_core import to_json
+
+from llmproxy.metering.dialects.registry import RESPONSE_MEMBERS, is_billed_item
 from llmproxy.metering.error_events import may_hold_error, stream_error
 from llmproxy.metering.json_scanner import JsonMemberScanner
 
@@ -62,6 +64,7 @@ class SseScanner:
         "_held",
         "_holding",
         "_kept",
+        "_lost_calls",
         "_mark",
         "_part",
         "_scan",
@@ -94,6 +97,7 @@ class SseScanner:
         self._suspects: list[bytes] = []
         self._holding = holding
         self._held = 0  # bytes of it that are counted there
+        self._lost_calls = False  # whether some may have stood in what was not read
         self.size = 0
         self.sample = b""
         self.last = b""
@@ -178,8 +182,8 @@ class SseScanner:
             return
         pieces = {id(piece): len(piece) for piece in (*self._kept, *self._suspects)}
         first = 0 if self._first is None else len(self._first)
-        waiting = 0 if self._scan is None else self._scan.waiting
-        self._count_held(sum(pieces.values()) + first + len(self._part) + waiting)
+        scanned = 0 if self._scan is None else self._scan.held_bytes
+        self._count_held(sum(pieces.values()) + first + len(self._part) + scanned)
 
     def _count_held(self, count: int) -> None:
         if self._holding is not None and count != self._held:
@@ -229,7 +233,7 @@ class SseScanner:
         """The event is too long to be kept."""
         part = self._part
         if self._scan is None:
-            self._scan = JsonMemberScanner(RESPONSE_MEMBERS, WRAPPERS)
+            self._scan = JsonMemberScanner(RESPONSE_MEMBERS, is_billed_item)
         self._scan.feed(bytes(part[:-3]))
         del part[:-3]
         self._count_kept()
@@ -239,10 +243,12 @@ class SseScanner:
         scan, self._scan = self._scan, None
         assert scan is not None
         scan.feed(rest)
-        if scan.failed or scan.behind:
+        unread = scan.failed or scan.behind
+        if self._also and (unread or scan.overfull):
+            self._lost_calls = True
+        if unread:
             return b""  # its last members, which hold, were not read
-        members = (b'"%b":%b' % (name, value.strip()) for name, value in scan.values.items() if value.strip())
-        event = b"{" + b",".join(members).replace(b"\n", b" ").replace(b"\r", b" ") + b"}"
+        event = to_json(scan.values)
         return b"data: " + event + b"\n\n" if self._ends is EVENT_ENDS else event
 
 

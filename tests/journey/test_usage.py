@@ -131,6 +131,7 @@ class Failing(ProxyTestCase):
 
 class Gemini(ProxyTestCase):
     api = {"provider": "google", "allowed_endpoints": ["/**"]}  # noqa: RUF012
+    prices = [{"api": "*", "model": "*", "input": 1, "output": 1, "units": {"web_searches": 0.5}}]  # noqa: RUF012
     path = "/v1beta/models/gemini-3-pro-preview:streamGenerateContent"
 
     def each_way(self, answers: list[bytes]) -> list[list[RequestRecord]]:
@@ -156,6 +157,22 @@ class Gemini(ProxyTestCase):
             used = [(each.outcome, each.basis, each.input_tokens, each.cached_tokens) for each in records]
             self.assertEqual(used[:3], [("complete", "exact", 150_000, 100_000)] * 3)
             self.assertEqual(used[3:], [("truncated", "estimated", 150_000, 100_000)])
+
+    def test_the_searches_of_a_long_response(self) -> None:
+        """They are billed as those of a short one are."""
+        queries = {"groundingMetadata": {"webSearchQueries": ["a", "b", "c"]}, "finishReason": "STOP"}
+        said = {
+            **gemini("", {"promptTokenCount": 9, "candidatesTokenCount": 5}, **queries),
+            "modelVersion": "gemini-3-pro",
+        }
+        answers = []
+        for size in (10, 300_000, 300_000, 300_000):
+            candidate = {"content": {"parts": [{"inlineData": {"data": "A" * size}}]}, **queries}
+            answers.append(answer(json.dumps({**said, "candidates": [candidate]}).encode()))
+        for records in self.each_way(answers):
+            used = {(each.outcome, each.basis, each.input_tokens, each.cost_usd) for each in records}
+            self.assertEqual(len(used), 1, used)
+            self.assertAlmostEqual(records[0].cost_usd or 0, 3 * 0.5 + (9 + 5) / 1e6, 9)
 
 
 class Draining(ProxyTestCase):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from llmproxy.metering.dialects.operation import MediaTokens, Members, ProviderOperation, Units, unknown_units
 from llmproxy.metering.dialects.reported_usage import Call, Counts, UsageSyntax
 from llmproxy.metering.dialects.shapes import Shape, has_any
+from llmproxy.metering.json_scanner import WantedMembers
 
 # Pictures: 258 tokens a tile (Gemini 2), up to 1,120 in high and 2,240 in ultra-high resolution (Gemini 3); sound 32 a
 # second, films 263 to 300 a second, pages as pictures. Guides "Token counting" and "Media resolution", November 2026.
@@ -85,7 +86,14 @@ SHAPES = (
     ),
 )
 
-SYNTAX = UsageSyntax(("usageMetadata", "usage"), ("interaction",), calls=calls)
+_GROUNDING: WantedMembers = {b"webSearchQueries": None, b"groundingChunks": {b"maps": {}}}
+
+SYNTAX = UsageSyntax(
+    ("usageMetadata", "usage"),
+    ("interaction",),
+    calls=calls,
+    looked_through={b"candidates": {b"groundingMetadata": _GROUNDING}},
+)
 
 # How a tier is called where it is answered: on the Gemini API, and on Vertex AI as C{trafficType}.
 TIERS = {

@@ -20,6 +20,7 @@ from llmproxy.metering.dialects.openai_requests import (
 from llmproxy.metering.dialects.operation import ProviderOperation, Units, requests_in_file, unknown_units
 from llmproxy.metering.dialects.reported_usage import Call, Counts, UsageSyntax
 from llmproxy.metering.dialects.shapes import Shape, has_any, number
+from llmproxy.metering.json_scanner import WantedMembers
 
 UNITS_BY_CALL = {
     "web_search_call": "web_searches",
@@ -195,7 +196,30 @@ SHAPES = (
     Shape("duration", has_any("seconds"), members=((("seconds",), ("audio_seconds",)),)),
 )
 
-SYNTAX = UsageSyntax(("usage",), ("response",), other_usage_object, calls, counted_tool_calls, other_models, final)
+_CALL: WantedMembers = {b"type": None, b"id": None, b"status": None, b"action": {b"type": None}}
+
+SYNTAX = UsageSyntax(
+    ("usage",),
+    ("response",),
+    other_usage_object,
+    calls,
+    counted_tool_calls,
+    other_models,
+    final,
+    {
+        b"output": _CALL,
+        b"item": _CALL,
+        b"tools": {b"type": None, b"model": None},
+        b"choices": {b"usage": None},
+    },
+)
+
+
+def is_billed(item: Counts) -> bool:
+    """Whether what was found in an object of a list may tell what is billed: messages and functions do not."""
+    kind = item.get("type")
+    known = not isinstance(kind, str) or kind in UNITS_BY_CALL or kind == "image_generation" or _is_preview(item)
+    return known and bool(item)
 
 
 # What is reported later

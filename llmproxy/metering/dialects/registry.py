@@ -23,6 +23,7 @@ from llmproxy.metering.dialects import (
 from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION, ProviderOperation
 from llmproxy.metering.dialects.reported_usage import Terms, word
 from llmproxy.metering.dialects.shapes import Shape
+from llmproxy.metering.json_scanner import WantedMembers
 
 # By the providers' names in genai-prices; the order is the one in which those of others are looked through.
 DIALECTS: Mapping[str, Sequence[ProviderOperation]] = {
@@ -56,15 +57,20 @@ SYNTAXES = (
     ollama.SYNTAX,
     generic.SYNTAX,
 )
-# Members of a response that are looked for in one that is too long to be kept, and those that hold a response.
-RESPONSE_MEMBERS = frozenset(
-    b"model modelVersion service_tier x_groq tool_usage tools prompt_eval_count eval_count done duration task language "
-    b"error delta meta".split()
-) | {place.encode() for wire in SYNTAXES for place in wire.places}
-UNITS_BY_CALL = openai.UNITS_BY_CALL
-CALL_PATTERN = re.compile(
-    rb'"type"[ \n]{0,4}:[ \n]{0,4}"(' + b"|".join(name.encode() for name in UNITS_BY_CALL) + rb')"'
-)
+# What is looked for in a response that is too long to be kept, and in one that an event holds.
+_RESPONSE_MEMBERS: WantedMembers = {
+    **dict.fromkeys(
+        b"type model modelVersion service_tier x_groq tool_usage prompt_eval_count eval_count done duration task "
+        b"language error delta meta".split()
+    ),
+    **{place.encode(): None for wire in SYNTAXES for place in wire.places},
+    **{name: within for wire in SYNTAXES for name, within in wire.looked_through.items()},
+}
+RESPONSE_MEMBERS: WantedMembers = {
+    **_RESPONSE_MEMBERS,
+    **{name.encode(): _RESPONSE_MEMBERS for wire in SYNTAXES for name in wire.wrappers},
+}
+is_billed_item = openai.is_billed
 # Members of a request that tell what it uses or is billed, or what its response will be.
 REQUEST_MEMBERS = frozenset(
     path[0] for operations in DIALECTS.values() for each in operations for path in (*each.maxima, *each.choices)
@@ -86,8 +92,6 @@ REQUEST_MEMBERS = frozenset(
         *("input", "prompt", "n", "size", "quality", "seconds", "duration", "image", "images", "partial_images"),
     )
 )
-WRAPPERS = frozenset(name.encode() for wire in SYNTAXES for name in wire.wrappers)
-
 
 # Units that genai-prices does not know.
 OWN_UNITS = frozenset(

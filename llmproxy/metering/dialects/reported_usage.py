@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from llmproxy.metering.dialects.operation import Units
+from llmproxy.metering.json_scanner import WantedMembers
 
 MAX_WORD_CHARS = 128  # of a model's name, a tier
 
@@ -71,6 +73,7 @@ class UsageSyntax(NamedTuple):
     @ivar counted_calls: What a response says of how many there were.
     @ivar others: Finds usage objects of other models.
     @ivar final: Whether a response or event with a usage object has the last of it; C{None} where it cannot tell.
+    @ivar looked_through: Members of a response that is too long to be kept in which something is looked for.
     """
 
     places: tuple[str, ...] = ()
@@ -80,6 +83,7 @@ class UsageSyntax(NamedTuple):
     counted_calls: Callable[[Counts], Mapping[str, int]] | None = None
     others: Callable[[Counts], tuple[tuple[str, Counts], ...]] | None = None
     final: Callable[[Counts], bool | None] | None = None
+    looked_through: WantedMembers = MappingProxyType({})
 
 
 class UsageExtractorChain:

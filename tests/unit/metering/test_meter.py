@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.http.content_coding import encode
-from llmproxy.metering.body_readers import MAX_BODY_BYTES, MAX_CALLS, MAX_MERGED_EVENTS
+from llmproxy.metering.body_readers import MAX_BODY_BYTES, MAX_MERGED_EVENTS
 from llmproxy.metering.estimating import PromptEstimate
+from llmproxy.metering.json_scanner import MAX_LISTED_OBJECTS
 from llmproxy.metering.meter import Meter, dialect
 from llmproxy.metering.prices import OwnPrice, Prices
 from llmproxy.model import Usage
@@ -288,6 +289,16 @@ class EstimateTests(SynchronousTestCase):
                         self.assertEqual((usage.input_tokens, usage.cached_tokens), (150_000, 100_000), body)
                         self.assertGreaterEqual(usage.output_tokens, 960, body)
 
+    def test_array_cut_anywhere(self) -> None:
+        """What the last element would have counted is not known, even where it said that it is the last."""
+        last = {"promptTokenCount": 40, "candidatesTokenCount": 900, "thoughtsTokenCount": 100}
+        told = [*GEMINI[:2], gemini("a", {**last, "candidatesTokenCount": 1}), gemini("b", last, finishReason="STOP")]
+        body = b"[" + b",\r\n".join(dumped(each) for each in told)
+        for cut in range(1, len(body) + 1):
+            usage = metered(body[:cut], provider="google", path=GEMINI_PATH, complete=False)
+            self.assertEqual((usage.basis, usage.input_tokens in (40, 100)), ("estimated", True), body[:cut])
+        self.assertEqual((usage.input_tokens, usage.output_tokens), (40, 1000))
+
     def test_objects_one_after_the_other(self) -> None:
         """On lines, or without anything between them: the last of what they say."""
         told = [b'{"model":"gpt-4o","usage":{"prompt_tokens":9,"completion_tokens":%d}}' % n for n in (1, 2, 3)]
@@ -495,8 +506,8 @@ class BoundedEffortTests(SynchronousTestCase):
 
     def test_calls(self) -> None:
         """Of calls without end in a body that is not kept, as many are told apart as may be."""
-        body = b'{"output":[' + b'{"type":"web_search_call","id":"ws_1"},' * 20_000
+        body = b'{"output":[' + b"".join(b'{"type":"web_search_call","id":"ws_%d"},' % n for n in range(20_000))
         body += b'0],"usage":{"input_tokens":7,"output_tokens":1}}'
         usage = self.measured(b"application/json", body, b"/v1/responses")
         self.assertEqual((usage.basis, usage.input_tokens), ("estimated", 7))
-        self.assertEqual(usage.details["web_searches"], MAX_CALLS)
+        self.assertEqual(usage.details["web_searches"], MAX_LISTED_OBJECTS)
