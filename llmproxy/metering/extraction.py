@@ -5,7 +5,7 @@ Which member counts what is C{genai-prices}' knowledge, and that of L{dialects}.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import groupby
 from typing import Any
@@ -47,7 +47,17 @@ def count_units(usage: Mapping[str, Any], provider: str = "") -> Units | None:
             if number(value) is not None:
                 for unit in destinations:
                     units[unit] = units.get(unit, 0) + value
-    return shape.correct(units, usage) if units else None
+    return (shape.correct(units, usage) or None) if units else None
+
+
+def untold_units(units: Units, usage: Mapping[str, Any], wanted: Iterable[str]) -> list[str]:
+    """Those of the wanted units of which the usage object has no count that can be believed.
+
+    @param units: What L{count_units} finds in it.
+    """
+    missing = [unit for unit in wanted if unit not in units]
+    shape = shape_of(usage) if missing else None
+    return missing if shape is None else [unit for unit in missing if not shape.leaves_out(unit, usage)]
 
 
 def units_by_model(usage: Mapping[str, Any], provider: str = "") -> list[tuple[str, Units]]:

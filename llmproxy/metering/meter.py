@@ -14,7 +14,7 @@ from llmproxy.metering.dialects import registry
 from llmproxy.metering.dialects.operation import UNKNOWN_OPERATION, Members, ProviderOperation, Units
 from llmproxy.metering.dialects.reported_usage import NO_REPORT, ReportedUsage
 from llmproxy.metering.estimating import PromptEstimate
-from llmproxy.metering.extraction import count_units, units_by_model
+from llmproxy.metering.extraction import count_units, units_by_model, untold_units
 from llmproxy.metering.prices import Prices
 from llmproxy.metering.sse import LINE_ENDS, HeldByteCounter
 from llmproxy.metering.typed_usage import TypedUsage, typed_usage
@@ -50,6 +50,11 @@ class Dialect(NamedTuple):
     def takes(self) -> bool:
         """Whether a request there is text that counts as input."""
         return self.operation.takes_text
+
+    @property
+    def sides(self) -> list[str]:
+        """The units of what is taken and made."""
+        return ["input_tokens"] * self.takes + ["output_tokens"] * self.makes
 
     @property
     def makes(self) -> bool:
@@ -178,18 +183,23 @@ class Meter:
         units = None if said.usage is None else count_units(said.usage, home.provider)
         if units is None and self._invocation is not None:
             units, said = self._invocation, said._replace(final=True)
-        basis, details = "exact", _NONE
+        if units is None and not (home.takes or home.makes):
+            return self._requested(said, asked, members, at)
+        basis, details, split = "exact", _NONE, list[tuple[str, Units]]()
+        if said.usage is not None and "iterations" in said.usage:
+            split = units_by_model(said.usage, home.provider)
         if units is None or not (complete if said.final is None else said.final):
-            if units is None and not (home.takes or home.makes):
-                return self._requested(said, asked, members, at)
-            units, details = self._estimated(tap, units or {}, given)
+            units = units or {}
+            doubtful = [unit for unit in home.sides if unit == "output_tokens" or unit not in units]
+            basis = "estimated"
+        else:
+            doubtful = [] if split else untold_units(units, said.usage or {}, home.sides)
+        if doubtful:
+            units, details = self._estimated(tap, units, doubtful, given)
             basis = "estimated"
         if said.terms.tier == "" and self._tier:
             said = said._replace(terms=said.terms._replace(tier=self._tier.decode("latin-1").lower()))
         called = said.units()
-        split = (
-            units_by_model(said.usage, home.provider) if said.usage is not None and "iterations" in said.usage else []
-        )
         cost = self._cost(said, asked, {**units, **called} if called else units, split, at)
         if split:
             units = _sum_units(each for _, each in split)
@@ -234,16 +244,22 @@ class Meter:
         return total
 
     def _estimated(
-        self, tap: UsageReader | None, known: Units, given: Callable[[], PromptEstimate]
+        self, tap: UsageReader | None, known: Units, doubtful: Sequence[str], given: Callable[[], PromptEstimate]
     ) -> tuple[Units, dict[str, int]]:
-        """The most likely counts, and in C{details} what they can be at most."""
+        """The most likely counts, and in C{details} what they can be at most.
+
+        @param doubtful: The units that are not known, or of which there may be more.
+        """
         units, bounds = dict(known), {}
-        if self._dialect.takes and "input_tokens" not in known:
-            units["input_tokens"], bounds["input_bound"] = given()
-        if self._dialect.makes:
+        if "input_tokens" in doubtful:
+            likely, most = given()
+            cached = int(known.get("cache_read_tokens", 0) + known.get("cache_write_tokens", 0))
+            units["input_tokens"], bounds["input_bound"] = max(likely, cached), max(most, cached)
+        if "output_tokens" in doubtful:
             size = self._size if self._decoder is None else self._decoder.received
             text = float(size) if tap is None else tap.text()
-            units["output_tokens"] = max(known.get("output_tokens", 0), estimating.tokens(text))
+            least = known.get("output_tokens", known.get("output_reasoning_tokens", 0))
+            units["output_tokens"] = max(least, estimating.tokens(text))
             bounds["output_bound"] = int(max(units["output_tokens"], text))
         return units, bounds
 

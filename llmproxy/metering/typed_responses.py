@@ -322,7 +322,10 @@ _gemini = Decoder(_Gemini).decode
 def read_gemini(body: bytes) -> TypedCounts | None:
     said = _gemini(body)
     usage = said.usage_metadata
+    given, thought = usage.prompt_token_count, usage.thoughts_token_count or 0
     if len(said.model_version) > MAX_WORD_CHARS or (usage.service_tier and usage.traffic_type):
+        return None
+    if usage.candidates_token_count is None and not _adds_up(given, 0, thought, 0, usage.total_token_count):
         return None
     details = _NONE
     if usage.prompt_tokens_details or usage.candidates_tokens_details or usage.cache_tokens_details:
@@ -331,19 +334,9 @@ def read_gemini(body: bytes) -> TypedCounts | None:
             input_text_tokens=_count_text(usage.prompt_tokens_details),
             output_text_tokens=_count_text(usage.candidates_tokens_details),
         )
-    thought = usage.thoughts_token_count or 0
-    return TypedCounts(
-        said.model_version.removeprefix("models/"),
-        usage.service_tier or usage.traffic_type or "",
-        "",
-        "",
-        usage.prompt_token_count,
-        usage.cached_content_token_count or 0,
-        0,
-        (usage.candidates_token_count or 0) + thought,
-        thought,
-        details,
-    )
+    model, tier = said.model_version.removeprefix("models/"), usage.service_tier or usage.traffic_type or ""
+    read, made = usage.cached_content_token_count or 0, (usage.candidates_token_count or 0) + thought
+    return TypedCounts(model, tier, "", "", given, read, 0, made, thought, details)
 
 
 def _count_text(listed: list[_TextTokens] | None) -> int | None:

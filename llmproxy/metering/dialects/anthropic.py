@@ -14,7 +14,7 @@ from llmproxy.metering.dialects.operation import (
     whole_number,
 )
 from llmproxy.metering.dialects.reported_usage import Counts, UsageSyntax
-from llmproxy.metering.dialects.shapes import Shape, has_any, number
+from llmproxy.metering.dialects.shapes import Shape, has_any, number, without_doubtful
 
 # Pictures: width x height / 750, at most 1,568 tokens, and 4,784 in high resolution (Opus 4.7 and later); a page of a
 # PDF is its text, 1,500 to 3,000 tokens, and its picture. Guides "Vision" and "PDF support", November 2026.
@@ -71,11 +71,15 @@ def usage_by_model(usage: Counts) -> list[tuple[str, Counts]]:
 
 
 def _counts(part: object) -> bool:
-    return isinstance(part, dict) and number(part.get("input_tokens")) is not None
+    return isinstance(part, dict) and None not in (number(part.get("input_tokens")), number(part.get("output_tokens")))
 
 
 def with_containers(units: Units, usage: Counts) -> Units:
-    """A container is free where a search or a fetch was made with it. Price page, "Code execution tool"."""
+    """A container is free where a search or a fetch was made with it. Price page, "Code execution tool".
+
+    A message has both counts, and what was cached beside them.
+    """
+    without_doubtful(units, usage, input_tokens="input_tokens", output_tokens="output_tokens")
     used = usage.get("server_tool_use")
     ran = number(used.get("code_execution_requests")) if isinstance(used, dict) else None
     if ran and isinstance(used, dict) and not (used.get("web_search_requests") or used.get("web_fetch_requests")):

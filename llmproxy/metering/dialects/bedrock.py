@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from llmproxy.metering.dialects.operation import MediaTokens, ProviderOperation
 from llmproxy.metering.dialects.reported_usage import UsageSyntax
-from llmproxy.metering.dialects.shapes import Shape, has_any
+from llmproxy.metering.dialects.shapes import Shape, each_side, has_any
 
 _MEDIA = MediaTokens(image=4784, page=4600)
 
 SHAPES = (
-    Shape("converse", has_any("inputTokens", "outputTokens"), (("aws", "default"),)),
+    Shape(
+        "converse",
+        has_any("inputTokens", "outputTokens"),
+        (("aws", "default"),),
+        correct=each_side("inputTokens", "outputTokens"),
+    ),
     Shape(
         "invocation",
         has_any("inputTokenCount"),
@@ -22,6 +27,7 @@ SHAPES = (
             (("cacheWriteInputTokenCount",), ("input_tokens", "cache_write_tokens")),
             (("outputTokenCount",), ("output_tokens",)),
         ),
+        correct=each_side("inputTokenCount", "outputTokenCount"),
     ),
 )
 

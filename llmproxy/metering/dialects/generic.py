@@ -24,6 +24,12 @@ def other_usage_object(answer: Counts) -> Counts | None:
     return None
 
 
+def bills_searches(unit: str, usage: Counts) -> bool:
+    """What is billed by the search has no tokens of input."""
+    billed = usage.get("billed_units", usage)
+    return unit == "input_tokens" and isinstance(billed, dict) and number(billed.get("search_units")) is not None
+
+
 SHAPES = (
     Shape(
         "cohere",
@@ -34,8 +40,14 @@ SHAPES = (
             (("billed_units", "search_units"), ("rerank_searches",)),
             (("cached_tokens",), ("cache_read_tokens",)),
         ),
+        leaves_out=bills_searches,
     ),
-    Shape("rerank", has_any("search_units"), members=((("search_units",), ("rerank_searches",)),)),
+    Shape(
+        "rerank",
+        has_any("search_units"),
+        members=((("search_units",), ("rerank_searches",)),),
+        leaves_out=bills_searches,
+    ),
     Shape("total", has_any("total_tokens"), members=((("total_tokens",), ("input_tokens",)),)),
 )
 

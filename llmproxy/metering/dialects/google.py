@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from llmproxy.metering.dialects.operation import MediaTokens, Members, ProviderOperation, Units, unknown_units
 from llmproxy.metering.dialects.reported_usage import Call, Counts, UsageSyntax
-from llmproxy.metering.dialects.shapes import Shape, has_any
+from llmproxy.metering.dialects.shapes import Shape, has_any, left_out, number, without_doubtful
 from llmproxy.metering.json_scanner import WantedMembers
 
 # Pictures: 258 tokens a tile (Gemini 2), up to 1,120 in high and 2,240 in ultra-high resolution (Gemini 3); sound 32 a
@@ -67,11 +67,37 @@ def calls(said: Counts, answer: Counts) -> frozenset[Call]:
     return frozenset(found)
 
 
+def with_total(units: Units, usage: Counts) -> Units:
+    """What is missing is the rest of the total. No output at all is left out, as protocol buffers do with zeros."""
+    made, total = usage.get("candidatesTokenCount"), number(usage.get("totalTokenCount")) or 0
+    without_doubtful(units, usage, input_tokens="promptTokenCount")
+    if made is not None:
+        without_doubtful(units, usage, output_tokens="candidatesTokenCount")
+    output = units.get("output_tokens", 0)
+    if "input_tokens" in units:
+        rest = total - units["input_tokens"]
+        if rest > output and number(made) is None:
+            units["output_tokens"] = rest
+    elif total > output and ("output_tokens" in units or made is None):
+        units["input_tokens"] = total - output
+    return units
+
+
+def without_doubt(units: Units, usage: Counts) -> Units:
+    """The counts of an interaction, whose tools and thoughts have members of their own."""
+    without_doubtful(units, usage, input_tokens="total_input_tokens")
+    if usage.get("total_output_tokens") is not None:
+        without_doubtful(units, usage, output_tokens="total_output_tokens")
+    return units
+
+
 SHAPES = (
     Shape(
         "gemini",
         has_any("promptTokenCount", "totalTokenCount", "candidatesTokenCount"),
         (("google", "default"),),
+        correct=with_total,
+        leaves_out=left_out(output_tokens="candidatesTokenCount"),
     ),
     Shape(
         "interactions",
@@ -83,6 +109,8 @@ SHAPES = (
             (("total_output_tokens",), ("output_tokens",)),
             (("total_thought_tokens",), ("output_tokens", "output_reasoning_tokens")),
         ),
+        correct=without_doubt,
+        leaves_out=left_out(output_tokens="total_output_tokens"),
     ),
 )
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.dialects.reported_usage import Counts, UsageSyntax
-from llmproxy.metering.dialects.shapes import Shape, has_any
+from llmproxy.metering.dialects.shapes import Shape, has_any, left_out
 
-_COUNTS = ("prompt_eval_count", "eval_count")  # the input's is missing where all of it was cached
+_COUNTS = ("prompt_eval_count", "eval_count")  # either is missing where it is zero: Go's C{omitempty}
 
 
 def other_usage_object(answer: Counts) -> Counts | None:
@@ -28,6 +28,7 @@ SHAPES = (
         "ollama",
         has_any(*_COUNTS),
         members=((("prompt_eval_count",), ("input_tokens",)), (("eval_count",), ("output_tokens",))),
+        leaves_out=left_out(input_tokens="prompt_eval_count", output_tokens="eval_count"),
     ),
 )
 

@@ -130,14 +130,19 @@ def with_reasoning(units: Units, usage: Counts) -> Units:
     xAI's chat completions and Google's OpenAI-compatible endpoint do. Where the total is prompt and completion,
     reasoning is within. What was cached is likewise told by Moonshot and DeepSeek in members of their own.
     """
-    read, made = units.get("input_tokens", 0), units.get("output_tokens", 0)
-    said = number(usage.get("completion_tokens", usage.get("output_tokens"))) or 0
-    total, thought = number(usage.get("total_tokens")), units.get("output_reasoning_tokens", 0)
-    if total and total - read > made:
+    said = number(usage.get("completion_tokens", usage.get("output_tokens")))
+    total, thought = number(usage.get("total_tokens")) or 0, units.get("output_reasoning_tokens", 0)
+    if said is None:
+        units.pop("output_tokens", None)  # what there is of it may be the reasoning
+    made = units.get("output_tokens", 0)
+    if said is not None and "input_tokens" not in units and total > made:
+        units["input_tokens"] = total - made
+    read = units.get("input_tokens")
+    if total and read is not None and total - read > made:
         made = total - read
-    elif total and made == said + thought and total - read == said:
+    elif said is not None and total and made == said + thought and read is not None and total - read == said:
         made = said  # genai-prices added what was within
-    elif thought > made:
+    elif said is not None and thought > made:
         made = thought if total else made + thought
     if made:
         units["output_tokens"] = made
@@ -146,9 +151,15 @@ def with_reasoning(units: Units, usage: Counts) -> Units:
         if cached:
             units["cache_read_tokens"] = cached
     beside = units.get("cache_read_tokens", 0) + units.get("cache_write_tokens", 0)
-    if beside > read:
+    if read is not None and beside > read:
         units["input_tokens"] = read + beside  # it cannot have been within
     return units
+
+
+def made_nothing(unit: str, usage: Counts) -> bool:
+    """Completions leave out their count where nothing was made, as embeddings always do."""
+    given = number(usage.get("prompt_tokens"))
+    return unit == "output_tokens" and given is not None and usage.get("total_tokens") == given
 
 
 def _is_images(usage: Counts) -> bool:
@@ -172,7 +183,13 @@ SHAPES = (
         _AUDIO_SECONDS,
         with_reasoning,
     ),
-    Shape("embeddings", has_any("prompt_tokens"), (("", "embeddings"), ("openai", "embeddings")), _AUDIO_SECONDS),
+    Shape(
+        "embeddings",
+        has_any("prompt_tokens"),
+        (("", "embeddings"), ("openai", "embeddings")),
+        _AUDIO_SECONDS,
+        leaves_out=made_nothing,
+    ),
     Shape(
         "transcription",
         has_any("input_token_details", "output_token_details"),

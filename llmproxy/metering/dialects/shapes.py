@@ -22,6 +22,11 @@ def uncorrected(units: Units, usage: Counts) -> Units:
     return units
 
 
+def says_nothing(unit: str, usage: Counts) -> bool:
+    """What is left out is not known."""
+    return False
+
+
 class Shape(NamedTuple):
     """One kind of usage object.
 
@@ -30,6 +35,7 @@ class Shape(NamedTuple):
         for the provider of the request.
     @ivar members: How it is read where genai-prices does not know, or beside what it knows.
     @ivar correct: The counts as they are billed, where that is not what the members say at once.
+    @ivar leaves_out: Whether there was none of a unit where the counts have none: some leave out what is zero.
     @ivar parts: The usage objects of the models that worked for the response, with their names (C{""}: the one that
         answered), where the members tell of one alone; empty where they tell all.
     """
@@ -40,6 +46,25 @@ class Shape(NamedTuple):
     members: Members = ()
     correct: Callable[[Units, Counts], Units] = uncorrected
     parts: Callable[[Counts], list[tuple[str, Counts]]] | None = None
+    leaves_out: Callable[[str, Counts], bool] = says_nothing
+
+
+def left_out(**members: str) -> Callable[[str, Counts], bool]:
+    """There was none of a unit where its member is not there."""
+    return lambda unit, usage: unit in members and usage.get(members[unit]) is None
+
+
+def without_doubtful(units: Units, usage: Counts, **members: str) -> Units:
+    """The counts but for units whose main member cannot be believed: what other members add to them is a part."""
+    for unit, member in members.items():
+        if number(usage.get(member)) is None:
+            units.pop(unit, None)
+    return units
+
+
+def each_side(given: str, made: str) -> Callable[[Units, Counts], Units]:
+    """L{without_doubtful} for the members that count the input and the output."""
+    return lambda units, usage: without_doubtful(units, usage, input_tokens=given, output_tokens=made)
 
 
 def has_any(*members: str) -> Callable[[Counts], bool]:
