@@ -118,7 +118,7 @@ class Parts:
         attribution = AttributionFields(after.attribution)
         self.accounting.reconfigure(attribution)
         if self.fast_path is not None:
-            self.fast_path.reconfigure(attribution.field_names)
+            self.fast_path.reconfigure(_varying_fields(after, attribution))
         self.endpoints.clear()
         self.endpoints.update({name: api.allowed_endpoints for name, api in after.apis.items()})
 
@@ -245,7 +245,8 @@ def forwarding(
     scheduler = RequestScheduler(pipeline, accounting, clock)
     fast_path = None
     if settings.server.fast_path:
-        fast_path = FastPath(pipeline, scheduler, accounting, upstreams, agents, clock, attribution.field_names)
+        varying = _varying_fields(settings, attribution)
+        fast_path = FastPath(pipeline, scheduler, accounting, upstreams, agents, clock, varying)
     return Parts(
         pipeline=pipeline,
         scheduler=scheduler,
@@ -276,6 +277,12 @@ def _caching(
         return None
     cache = plugins.find(ICacheFactory, settings.cache.backend).cache(settings, reactor)
     return ResponseCache(cache, settings, reactor, now, buffers, peers)
+
+
+def _varying_fields(settings: Settings, attribution: AttributionFields) -> frozenset[bytes]:
+    """Names of request fields that differ by request, and change nothing with these settings but what is recorded."""
+    forwards_cookies = any(api.forward_cookies for api in settings.apis.values())
+    return attribution.field_names | (frozenset() if forwards_cookies else {b"cookie"})
 
 
 def _flat(agents: Mapping[str, Sequence[Agent]]) -> list[Agent]:

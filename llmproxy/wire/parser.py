@@ -364,9 +364,14 @@ def _coding(values: list[bytes]) -> int:
     raise _bad("Transfer-Encoding is not chunked.")
 
 
-def _keep_alive(fields: FieldLines, minor: int) -> bool:
+def connection_options(fields: FieldLines) -> list[bytes]:
+    """What C{Connection} says, in lower case."""
     values = fields.values(b"connection")
-    options = [option.strip(b" \t").lower() for value in values for option in value.split(b",")]
+    return [option.strip(b" \t").lower() for value in values for option in value.split(b",")]
+
+
+def _keep_alive(fields: FieldLines, minor: int) -> bool:
+    options = connection_options(fields)
     return b"close" not in options and (bool(minor) or b"keep-alive" in options)
 
 

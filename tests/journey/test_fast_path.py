@@ -386,6 +386,30 @@ class Ways(WaysCase):
         self.assertEqual(self.play(False, "free", [step] * 5), self.play(True, "free", [step] * 5))
         self.assertEqual(self.short, 3)
 
+    def test_what_proxies_and_tracers_say(self) -> None:
+        """Differs each time, and changes nothing; cookies likewise, unless they are forwarded."""
+        own = {
+            "x-datadog-tags": "_dd.p.tid=%x",
+            "newrelic": "abc%x=",
+            "X-B3-ParentSpanId": "%016x",
+            "x-ms-client-request-id": "%032x",
+            "X-Request-Start": "t=%d",
+            "X-Azure-Ref": "0%xZ",
+            "Cookie": "session=%x; llmproxy-x=1",
+        }
+        usual = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
+        asked = ("Connection: keep-alive, TE", "TE: trailers")
+        for forwards, name in product((False, True), own):
+            self.api = {"forward_cookies": forwards}
+            for said in (usual, asked, ()):
+                steps = [
+                    (BODIES[0], (f"{name}: {own[name] % number}", *said), False, "whole", "one read")
+                    for number in range(5)
+                ]
+                self.assert_one("roomy", steps)
+                self.play(True, "roomy", steps)
+                self.assertEqual(self.short, 0 if forwards and name == "Cookie" else 3, (name, said))
+
     def test_providers_with_heads_of_several_kinds(self) -> None:
         """What they have to say differs by endpoint and model: each kind is known again."""
         kinds = ("whole", "of another kind") * 4

@@ -22,7 +22,7 @@ from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
 from llmproxy.upstream.upstreams import UpstreamGroup
-from llmproxy.wire.parser import RequestHead
+from llmproxy.wire.parser import RequestHead, connection_options
 
 MAX_FLOWS = 10_000
 MAX_FLOW_BYTES = 64 * 1024 * 1024  # that all of them may take
@@ -164,7 +164,7 @@ class KnownHead:
         self.repeats = False
         self.prepared: PreparedFlow | None = None
         self.method, self.target, _ = request_line.split(b" ")
-        self._keep_alive = b"close" not in (value.lower() for value in fields.values(b"connection"))
+        self._keep_alive = b"close" not in connection_options(fields)
         self.is_short = len(key) <= MAX_EXPECTED_BYTES
         self.varies_in_length_alone = len(shape.holes) == 1
         self.may_repeat = self._keep_alive and all(name.lower() in SAME_HOLES for _, name in shape.holes)

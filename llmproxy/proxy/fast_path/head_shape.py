@@ -19,9 +19,11 @@ _LASTING = CLIENT_ADDRESSES | frozenset(
 # Fields whose values are made anew for each request, client or conversation, and which nothing here goes by but for
 # their own value.
 HOLES = _LASTING | frozenset(
-    b"content-length traceparent tracestate baggage sentry-trace b3 x-b3-traceid x-b3-spanid x-cloud-trace-context "
-    b"x-amzn-trace-id x-datadog-trace-id x-datadog-parent-id uber-trace-id idempotency-key x-idempotency-key "
-    b"x-request-id x-client-request-id x-correlation-id x-stainless-retry-count cf-ray".split()
+    b"content-length traceparent tracestate baggage sentry-trace b3 x-b3-traceid x-b3-spanid x-b3-parentspanid "
+    b"x-cloud-trace-context x-amzn-trace-id x-datadog-trace-id x-datadog-parent-id x-datadog-tags uber-trace-id "
+    b"newrelic elastic-apm-traceparent x-dynatrace x-instana-t x-instana-s langsmith-trace x-codex-turn-metadata "
+    b"idempotency-key x-idempotency-key x-request-id x-client-request-id x-ms-client-request-id x-correlation-id "
+    b"amz-sdk-invocation-id x-stainless-retry-count x-request-start x-azure-ref x-amz-cf-id x-vercel-id cf-ray".split()
 )
 # What the parser lets pass in a value, and not yet all of it: no white space but single spaces, no bytes above 0x7e.
 _TEXT = rb"[!-~]+(?: [!-~]+)*"

@@ -34,13 +34,15 @@ from llmproxy.upstream.upstreams import Upstream, Upstreams
 from llmproxy.wire.client.agent import Agent
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
-from llmproxy.wire.parser import RequestHead
+from llmproxy.wire.parser import RequestHead, connection_options
 from llmproxy.wire.server.request import Request
 from llmproxy.wire.server.request_body import RequestBody
 
 MAX_HOPS = 16  # that the requests of a flow may have to choose from
 # Fields of a request by which something is decided that a flow does not hold.
-_UNUSUAL = frozenset(b"expect range content-encoding transfer-encoding upgrade".split())
+_UNUSUAL = frozenset(b"expect range content-encoding transfer-encoding".split())
+# What clients say of their connection that has no meaning here but for C{close}: a switch to HTTP/2 is not taken up.
+_USUAL_OPTIONS = frozenset(b"keep-alive close te upgrade http2-settings".split())
 
 
 @implementer(IInstrumented)
@@ -119,7 +121,8 @@ class FastPath:
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
         shape = self.table.shape_due(lines) if known is None else known.shape
-        passing = [lines[at] for at, name in (() if shape is None else shape.holes) if fields.passes(name.lower())]
+        names = () if shape is None else [(at, name.lower()) for at, name in shape.holes]
+        passing = [lines[at] for at, name in names if name != b"cookie" and fields.passes(name)]
         if any(line not in (context.lines or ()) for line in passing):
             return  # it has been taken out for what stands in it, which another line need not have
         flow = None if shape is None else self._flow(context, lines, shape.holes)
@@ -373,5 +376,4 @@ def _is_usual(context: RequestContext) -> bool:
 
 def _has_usual_fields(lines: FieldLines) -> bool:
     """Whether a head means nothing beyond what a flow holds: its connection is kept, as many say anyway, or closed."""
-    options = (value.lower() for value in lines.values(b"connection"))
-    return _UNUSUAL.isdisjoint(lines.names) and all(option in (b"keep-alive", b"close") for option in options)
+    return _UNUSUAL.isdisjoint(lines.names) and _USUAL_OPTIONS.issuperset(connection_options(lines))

@@ -15,8 +15,10 @@ from llmproxy.http.field_lines import FieldLines, SharedNames
 from llmproxy.wire.body_framing import LAST_CHUNK, ChunkedResponseBody, joined_chunks
 from llmproxy.wire.parser import CHUNKED, CONTROLS, BadMessage, MessageLimits, ResponseHead, head_lines, response_head
 
-MAX_SHAPES = 64
-MAX_ALIKE = 8  # of these that have the same status line and number of lines
+MAX_SHAPES = 96
+MAX_ALIKE = 24  # of these that have the same status line and number of lines
+MAX_AT_FIRST_SIGHT = 64  # shapes that are made at once; any further one when its head has come twice
+MAX_SEEN_ONCE = 1024
 MAX_SHAPE_BYTES = 2048  # of all that heads of one shape have in common: its expression takes a microsecond a byte
 MAX_LENGTH_DIGITS = 18
 _STATUS_LINE = b"HTTP/1."
@@ -91,6 +93,8 @@ class ResponseHeads:
         self._limits = limits
         self._on_keep_alive = on_keep_alive
         self._shapes: dict[tuple[bytes, int], tuple[ResponseShape, ...]] = {}
+        self._made = 0
+        self._seen_once: set[int] = set()  # by hash
         self._latest: ResponseShape | None = None
         self._begun: re.Match[bytes] | None = None  # the head of a response of which more is to come
 
@@ -174,6 +178,9 @@ class ResponseHeads:
             self._on_keep_alive(lines[names.index(b"keep-alive")].partition(b":")[2])
         fixed = [(i, lines[i]) for i, name in enumerate(names) if name in (b"connection", b"transfer-encoding")]
         starts = [line[: line.index(b":") + 1] for line in lines]
+        if self._made >= MAX_AT_FIRST_SIGHT and not self._has_come_before(hash((status, *starts))):
+            return  # names that are made up anew each time cost no more than the look
+        self._made += 1
         if len(status) + sum(map(len, starts)) + sum(len(line) for _, line in fixed) > MAX_SHAPE_BYTES:
             return
         length = names.index(b"content-length") if head.length != CHUNKED else -1
@@ -197,6 +204,16 @@ class ResponseHeads:
         self._shapes[status, len(lines)] = (shape, *alike)[:MAX_ALIKE]
         while sum(map(len, self._shapes.values())) > MAX_SHAPES:
             del self._shapes[next(iter(self._shapes))]  # that to which nothing was added for the longest time
+
+    def _has_come_before(self, kind: int) -> bool:
+        """Whether a head of this kind was seen before."""
+        if kind in self._seen_once:
+            self._seen_once.discard(kind)
+            return True
+        if len(self._seen_once) >= MAX_SEEN_ONCE:
+            self._seen_once.clear()
+        self._seen_once.add(kind)
+        return False
 
 
 def _pattern(status: bytes, starts: list[bytes], length: int, fixed: dict[int, bytes]) -> re.Pattern[bytes]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from llmproxy.http import fields
 from llmproxy.http.field_lines import SharedNames
-from llmproxy.wire.client.response_heads import MAX_ALIKE, MAX_SHAPES, ResponseHeads
+from llmproxy.wire.client.response_heads import MAX_ALIKE, MAX_AT_FIRST_SIGHT, MAX_SHAPES, ResponseHeads
 from llmproxy.wire.parser import CHUNKED, BadMessage, MessageLimits, ResponseHead, response_head
 
 LIMITS = MessageLimits()
@@ -130,6 +130,20 @@ class Heads(TestCase):
         long = head.replace(b": text", b": " + b"a" * LIMITS.target) + b"\r\n\r\n"
         self.assertIsNone(heads.whole(long))
         self.assertIsNone(heads.beginning(long))
+
+    def test_ever_new_names(self) -> None:
+        """After many kinds, one is known when it has come twice: to make up names costs no more than the look."""
+        heads = ResponseHeads(LIMITS)
+
+        def is_known(name: bytes, times: int) -> bool:
+            head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-%b: 1" % name
+            for _ in range(times):
+                heads.parse(head, b"POST")
+            return heads.whole(head + b"\r\n\r\n{}") is not None
+
+        known = [is_known(b"a%d" % number, 1) for number in range(MAX_AT_FIRST_SIGHT + 10)]
+        self.assertEqual(known, [True] * MAX_AT_FIRST_SIGHT + [False] * 10)
+        self.assertEqual([is_known(b"b", 1), is_known(b"b", 1), is_known(b"c", 2)], [False, True, True])
 
     def test_others_with_as_many_lines(self) -> None:
         """Responses of several endpoints take turns: each is known again, of so many; no more are kept in all."""
