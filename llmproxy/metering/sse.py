@@ -29,6 +29,7 @@ SAMPLE_BYTES = 1024  # bytes of the stream's beginning, and of its end
 LAST_CHUNKS = 6  # chunks
 ERROR_CHUNKS = 4  # chunks that may hold an error event: one ends a stream, so the last are enough
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLANK = re.compile(rb"\r\n\r\n|\n\n|\r\r|\n\r\n|\r\n\n|\n\r")
 _LINE = re.compile(rb"\r\n|\n|\r")
 
@@ -106,6 +107,8 @@ class SseScanner:
         """The next bytes of the stream."""
         size = len(data)
         if self.size < SAMPLE_BYTES:
+            if not self.size:
+                data = data.removeprefix(_BYTE_ORDER_MARK)  # HTML Standard, section 9.2.5
             self.sample += data[: SAMPLE_BYTES - self.size]
         self.size += size
         self.last = data if size <= SAMPLE_BYTES else data[-SAMPLE_BYTES:]

@@ -309,6 +309,12 @@ class EstimateTests(SynchronousTestCase):
         lines = b"\n".join([*told, told[0][:-5]])
         self.assertEqual(counts(metered(lines))[::3], (9, 3))
 
+    def test_byte_order_mark_of_a_stream(self) -> None:
+        """The first event is read as any other, also where it alone tells the usage."""
+        told = events({"model": "gpt-4o", "usage": CHAT_USAGE, "choices": []}) + b"data: [DONE]\n\n"
+        self.assertEqual(metered(BOM + told, kind=SSE), metered(told, kind=SSE))
+        self.assertEqual(metered(BOM + told, kind=SSE).basis, "exact")
+
     def test_byte_order_mark(self) -> None:
         """A body that begins with one is read as any other."""
         for sample in SAMPLES:
