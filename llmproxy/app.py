@@ -130,6 +130,7 @@ def build(
     _connect(base, daemon, parts, worker)
     share_health(parts.probes, base.peers, records.bus, base.now, lambda: daemon.is_running)
     views = WorkerViews(metrics, base.peers, daemon.checks, LateImports(base.reactor))
+    daemon.hand_over = views.hand_over
     reloader = _reloader(base, parts, alerts, daemon, source)
     known = (settings.server.trusted_proxies, base.keys, base.identity.bearers)
     auth = ManagementAuth(base.management, FailedAttempts(), reactor, *known)
@@ -212,6 +213,7 @@ def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) ->
     base.store.on_commit(partial(base.peers.tell, "changed"))  # other workers need not wait until they ask the store
     base.peers.register("changed", base.store.announce)
     daemon.before_abort(parts.pipeline.shut_down)
+    daemon.all_reported = parts.accounting.all_reported
     if worker is not None:
         daemon.sockets = worker.sockets
         worker.drain, worker.cut, worker.retire = base.reactor.stop, daemon.cut, daemon.retire

@@ -56,9 +56,6 @@ class Peers:
     def tell(self, name: str, body: Any = None) -> None:
         """Have the other workers do it; nobody waits for that."""
 
-    def announce(self, name: str, body: Any = None) -> None:
-        """Have the supervisor know; nobody waits for that."""
-
     def order(self, name: str, body: Any, key: str = "") -> Deferred[list[PeerAnswer]]:
         """Have the other workers do it, and those that start later.
 

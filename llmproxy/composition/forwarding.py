@@ -163,14 +163,14 @@ class Parts:
         return [IService(part) for part in self.members if IService.providedBy(part)]
 
     def hang_up(self) -> Deferred[None]:
-        """Let go of the connections to providers; fire when there are none."""
+        """Let go of the connections to providers; fire when there are none. Cancelled, it aborts those in use."""
         if self.caching is not None:
             self.caching.cancel_background()
         self.upstreams.close()
         if self.fast_path is not None:
             self.fast_path.close()
         agents = [*_flat(self.agents), *self.retired]
-        return gatherResults([agent.close() for agent in agents]).addCallback(lambda _: None)
+        return gatherResults([agent.close() for agent in agents], consumeErrors=True).addCallback(lambda _: None)
 
 
 def forwarding(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from twisted.application.service import Service
 from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
@@ -15,17 +14,17 @@ from llmproxy.interfaces import IOpenable
 from llmproxy.observability.metrics import Metrics, ProxyMetrics
 from llmproxy.process.readiness import Checks, of_workers
 
+HANDING_OVER_SECONDS = 2.0  # for the supervisor to have what an ending worker has counted
+
 _EXPOSITION = "llmproxy.observability.exposition"
 
 
 @implementer(IOpenable)
-class WorkerViews(Service):
+class WorkerViews:
     """Metrics, readiness and orders, whichever worker is asked for them.
 
     What shows metrics is imported when somebody asks for them: it takes 2 MB.
     """
-
-    name: Any = "views"
 
     def __init__(
         self, metrics: Metrics, peers: Peers, checks: Callable[[], Awaitable[Checks]], imports: LateImports
@@ -48,10 +47,15 @@ class WorkerViews(Service):
         for name, body in await self._peers.supervisor("orders"):
             await self._peers.perform(name, body)
 
-    def stopService(self) -> None:
-        """The requests are over: what was counted stays counted."""
-        if not self._peers.alone:
-            self._peers.announce("counted", self._state())
+    @deferred
+    async def hand_over(self) -> None:
+        """All has ended, and nothing is counted any more: what was counted stays counted."""
+        if self._peers.alone:
+            return
+        try:
+            await self._peers.supervisor("counted", self._state(), HANDING_OVER_SECONDS)
+        except NoSupervisor:
+            pass  # then what it has counted since somebody asked last is lost
 
     # Metrics
 

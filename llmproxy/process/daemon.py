@@ -10,7 +10,7 @@ from typing import Any
 
 from twisted.application.service import IService, MultiService, Service
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.tcp import Port
@@ -36,7 +36,9 @@ from llmproxy.wire.server.proxy_protocol import AddressedSite
 from llmproxy.wire.server.site import Site
 from llmproxy.wire.tls_transport import send_directly
 
-CLOSING_SECONDS = 5.0  # for connections to providers to end, once nobody uses them
+CLOSING_SECONDS = 5.0  # for connections to providers to end, once no client uses them
+CLOSING_AFTER_CUT_SECONDS = 0.5  # likewise, where what was under way has been cut
+REPORTING_SECONDS = 3.0  # for all requests that are over to be reported, before those stop who are told of them
 STOPPING_SECONDS = 15.0  # for all that is left to do once the requests are over
 LAST_SECONDS = 5.0  # for the process to end after that
 IDLE_SECONDS = 5.0  # for idle clients to ask once more, where another process goes on
@@ -53,6 +55,8 @@ class Daemon(MultiService):
     @ivar reload: Reads the settings again, and follows them.
     @ivar end_within: Called once the last request is over, with the seconds after which the process must have ended,
         whatever hangs by then. Nobody sees to that unless somebody puts a function here.
+    @ivar all_reported: Fires once all requests are reported, those included that ended in this turn.
+    @ivar hand_over: Called when all else has ended, for what others are to have of this process; fires when they do.
     @ivar listens_early: Whether it opens its sockets before twistd changes the user, who might not be allowed to.
     @ivar sockets: Descriptors that listen already, by the endpoint; they are taken over.
     @ivar drain_delay: Seconds for which it goes on accepting once it was told to end.
@@ -69,7 +73,7 @@ class Daemon(MultiService):
     ) -> None:
         """
         @param descriptors: Says when clients are to be kept waiting because there are too few.
-        @param hang_up: Lets go of the connections to providers; fires when there are none.
+        @param hang_up: Lets go of the connections to providers; fires when there are none. Cancelled, it aborts them.
         """
         MultiService.__init__(self)
         self.settings = settings
@@ -90,6 +94,8 @@ class Daemon(MultiService):
             descriptors.pause, descriptors.resume = self._pause_accepting, self._resume_accepting
         self._unfinished: list[str] = []
         self.end_within: Callable[[float], object] = lambda seconds: None
+        self.all_reported: Callable[[], Deferred[None]] = lambda: succeed(None)
+        self.hand_over: Callable[[], Deferred[None]] = lambda: succeed(None)
         self.start_observer: StartObserver | None = None
         self._before_abort: list[Callable[[], object]] = []
         self.sockets: MutableMapping[str, int] = {}
@@ -301,11 +307,14 @@ class Daemon(MultiService):
                 seconds=STOPPING_SECONDS,
                 what=", ".join(self._unfinished),
             )
+        await self._finished("what is left to others", self.hand_over)
         self._health.state = "stopped"
 
     async def _end(self) -> None:
-        """Let go of providers, stop all services together, close the store; what fails is said and left."""
+        """Let go of providers, have all requests reported, stop all services together, close the store; what fails is
+        said and left."""
         await self._finished("connections to providers", self._hung_up)
+        await self._finished("reports of requests", self._reported)
         self._health.stop()
         Service.stopService(self)
         services = [IService(service) for service in self]
@@ -314,10 +323,18 @@ class Daemon(MultiService):
 
     @deferred
     async def _hung_up(self) -> None:
+        seconds = CLOSING_AFTER_CUT_SECONDS if self._was_cut else CLOSING_SECONDS
         try:
-            await within(CLOSING_SECONDS, self._reactor, self._hang_up(), errors.Draining())
+            await within(seconds, self._reactor, self._hang_up(), errors.Draining())
         except errors.Draining:
-            _log.warn("Connections to providers were still open after {seconds:g} s.", seconds=CLOSING_SECONDS)
+            _log.warn("Aborted connections to providers that were still open after {seconds:g} s.", seconds=seconds)
+
+    @deferred
+    async def _reported(self) -> None:
+        try:
+            await within(REPORTING_SECONDS, self._reactor, self.all_reported(), errors.Draining())
+        except errors.Draining:
+            _log.warn("Requests were not over {seconds:g} s after their connections.", seconds=REPORTING_SECONDS)
 
     @deferred
     async def _finished(self, name: str, end: Callable[[], Any]) -> None:

@@ -48,9 +48,6 @@ class PeersOverLink(Peers):
     def tell(self, name: str, body: Any = None) -> None:
         self._link.tell("peers", {"name": name, "body": body})
 
-    def announce(self, name: str, body: Any = None) -> None:
-        self._link.tell(name, body)
-
     @deferred
     async def order(self, name: str, body: Any, key: str = "") -> list[PeerAnswer]:
         try:

@@ -10,6 +10,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from llmproxy.auth.authenticator import Session
+from llmproxy.base.coroutines import deferred
 from llmproxy.brief_record import RecordKinds
 from llmproxy.config.routes import Route
 from llmproxy.http.field_lines import FieldLines
@@ -46,6 +47,8 @@ _ENDS = {
 
 
 _log = Logger()
+
+LOOK_SECONDS = 0.01  # between two looks for requests that are not reported yet, where the process ends
 
 Join = Callable[[Callable[[], object], bool], bool]
 """As L{WriteCoalescer.join}."""
@@ -292,6 +295,15 @@ class Accounting:
         then = None if context.announcement is None else context.announcement.close
         parts = self.kinds.parts_of(record)
         self._reports.add(FinishedRequest(parts, ledger_id, context.request_sent, deferral(context), then))
+
+    @deferred
+    async def all_reported(self) -> None:
+        """Fire once every request that has begun is reported. Cancelled, it leaves out those that are not over."""
+        try:
+            while self._metrics.in_flight > 0:  # a response that has left may still be read
+                await deferLater(self._clock, LOOK_SECONDS)
+        finally:
+            self._reports.flush()
 
     def _conclude(self, context: RequestContext) -> None:
         """Outcome and error as they are recorded."""

@@ -48,7 +48,7 @@ class RequestReports:
         """Report this request, now or before the turn is over."""
         waiting = self._finished
         waiting.append(finished)
-        if len(waiting) == 1 and (self._coalescer is None or not self._coalescer.wait(self._report)):
+        if len(waiting) == 1 and (self._coalescer is None or not self._coalescer.wait(self.flush)):
             self._report()
 
     def add_all(self, finished: Sequence[FinishedRequest]) -> None:
@@ -56,7 +56,12 @@ class RequestReports:
         waiting = self._finished
         is_first = not waiting
         waiting += finished
-        if is_first and finished and (self._coalescer is None or not self._coalescer.wait(self._report)):
+        if is_first and finished and (self._coalescer is None or not self._coalescer.wait(self.flush)):
+            self._report()
+
+    def flush(self) -> None:
+        """Report now what waits for the end of the turn."""
+        if self._finished:
             self._report()
 
     def _report(self) -> None:

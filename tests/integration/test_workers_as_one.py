@@ -230,6 +230,19 @@ class TestCountersNeverFall:
         assert counted(two) == before + ASKED
         assert restarts() == restarted + 1
 
+    def test_what_is_counted_last(self, tmp_path: Path) -> None:
+        """Lines that a worker enters into the ledger when it ends are counted as well."""
+        with WorkerStack(tmp_path, 2, env={"LLMPROXY_LEDGER_INTERVAL": "1h"}) as stack:
+            for _ in range(ASKED):
+                stack.ask("GET", "/v1/models")
+            assert stack.metric("ledger_lines_total") == 0
+            old = workers_of(stack.daemon.pid)
+            for pid in old:
+                os.kill(pid, signal.SIGTERM)
+            eventually(lambda: not set(old) & set(workers_of(stack.daemon.pid)), PATIENCE)
+            eventually(lambda: is_whole(stack, 2), PATIENCE)
+            assert stack.metric("ledger_lines_total") == counted(stack) == ASKED
+
 
 class AsTheFileSays(WorkerStack):
     """One whose number of workers stands in the settings file."""

@@ -21,7 +21,8 @@ from llmproxy.wire.client.connect_endpoint import ConnectEndpoint, HTTPProxy
 from llmproxy.wire.client.host_addresses import HostAddresses
 from llmproxy.wire.client.host_endpoint import HostEndpoint
 from llmproxy.wire.client.pending_request import PendingRequest
-from llmproxy.wire.client.pool import IdleBudget, Pool, PoolLimits
+from llmproxy.wire.client.pool import Pool
+from llmproxy.wire.client.pool_limits import IdleBudget, PoolLimits
 from llmproxy.wire.client.raw_headers import RawHeaders
 from llmproxy.wire.client.request_writer import framing
 from llmproxy.wire.client.tls import TrustPolicy
@@ -156,11 +157,13 @@ class Agent:
         return min((pool.lifetime.limit for pool in self._pools.values()), default=self._pool_limits.idle or inf)
 
     def close(self) -> Deferred[None]:
-        """Close what is not in use, refuse what comes from now on; fire when no connection is left."""
+        """Close what is not in use, refuse what comes from now on; fire when no connection is left. Cancelled, it waits
+        for no response."""
         self._closed = True
         for addresses in self._addresses:
             addresses.close()
-        return gatherResults([pool.close() for pool in self._pools.values()]).addCallback(lambda _: None)
+        closing = [pool.close() for pool in self._pools.values()]
+        return gatherResults(closing, consumeErrors=True).addCallback(lambda _: None)
 
     def _make_pool(self, origin: Origin) -> Pool:
         endpoint, addresses = self._endpoint(origin)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -21,42 +20,13 @@ from llmproxy.wire.client.connect_endpoint import ProxyFailed
 from llmproxy.wire.client.connection import Connection
 from llmproxy.wire.client.idle_lifetime import IdleLifetime
 from llmproxy.wire.client.pending_request import PendingRequest
+from llmproxy.wire.client.pool_limits import IdleBudget, PoolLimits
 from llmproxy.wire.client.response_heads import ResponseHeads
 from llmproxy.wire.descriptors import Descriptors
 from llmproxy.wire.parser import MessageLimits
 from llmproxy.wire.write_coalescing import WriteCoalescer
 
 BUSY_RETRY_AFTER = 1.0  # seconds; when a connection becomes free is not known, and clients add their own backoff
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """What a pool may hold, and for how long. Seconds; C{0} means no limit there.
-
-    @ivar connect: For a connection to be there, name look-up and TLS included; and for a place in the queue.
-    @ivar idle: How long an unused connection is kept at most, see L{IdleLifetime}.
-    @ivar age: How old a connection may be and still be used again.
-    @ivar conns: Connections at a time; C{waiting}: requests that wait while all of them are busy.
-    @ivar kept: Unused connections that are kept.
-    """
-
-    connect: float = 10.0
-    idle: float = 90.0
-    age: float = 3600.0
-    conns: int = 1000
-    kept: int = 20
-    waiting: int = 1000
-
-
-class IdleBudget:
-    """How many unused connections all pools together may keep.
-
-    @ivar taken: How many they do.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.taken = 0
 
 
 class QueuedRequest:
@@ -168,7 +138,8 @@ class Pool:
             request.fail(errors.UpstreamBusy(retry_after=BUSY_RETRY_AFTER))
 
     def close(self) -> Deferred[None]:
-        """Close what is not in use at once, the rest after its response; fire when no connection is left."""
+        """Close what is not in use at once, the rest after its response; fire when no connection is left. Cancelled, it
+        waits for no response."""
         if self._closed is None:
             self._closed = Deferred()
             while self._queue.owners:
@@ -177,9 +148,13 @@ class Pool:
                 connection.close()
             self._stop_sweeping()
             self._check_closed()
-        waiting: Deferred[None] = Deferred()
+        waiting: Deferred[None] = Deferred(self._abort)
         self._closed.addCallback(waiting.callback)
         return waiting
+
+    def _abort(self, closing: Deferred[None]) -> None:
+        for connection in list(self._sockets):
+            connection.abort()
 
     # What its connections call
 

@@ -16,7 +16,7 @@ from llmproxy.config.model import Api, Settings
 from llmproxy.instruments import HealthCheck
 from llmproxy.interfaces import IHealthChecked, IOpenable
 from llmproxy.observability.metrics import Metrics
-from llmproxy.process.daemon import Daemon
+from llmproxy.process.daemon import REPORTING_SECONDS, Daemon
 from llmproxy.process.listening_sockets import BACKLOG, with_backlog
 
 
@@ -26,6 +26,9 @@ class Reachable:
     def ping(self) -> Deferred[None]:
         return succeed(None)
 
+    def close(self) -> Deferred[None]:
+        return succeed(None)
+
 
 @implementer(IHealthChecked, IOpenable)
 class Part(Service):
@@ -33,7 +36,10 @@ class Part(Service):
 
     def __init__(self, clock: Clock) -> None:
         self.tasks = [Task("sweep", clock)]
-        self.opened = False
+        self.opened = self.stopped = False
+
+    def stopService(self) -> None:
+        self.stopped = True
 
     def open(self) -> Deferred[None]:
         self.opened = True
@@ -86,6 +92,30 @@ class Parts(SynchronousTestCase):
     def test_services(self) -> None:
         """Are started and stopped with it; not opened before it starts."""
         self.assertEqual((list(self.daemon), self.part.opened), ([self.part], False))
+
+    def test_the_end(self) -> None:
+        """Requests are reported while there is somebody to be told; what was counted is left to others last."""
+        reported: Deferred[None] = Deferred()
+        stopped: list[bool] = []
+
+        def hand_over() -> Deferred[None]:
+            stopped.append(self.part.stopped)
+            return succeed(None)
+
+        self.daemon.all_reported, self.daemon.hand_over = lambda: reported, hand_over
+        ending = self.daemon.stopService()
+        self.assertEqual((self.part.stopped, stopped), (False, []))
+        reported.callback(None)
+        self.successResultOf(ending)
+        self.assertEqual(stopped, [True])
+
+    def test_requests_that_do_not_end(self) -> None:
+        """All else does."""
+        self.daemon.all_reported = Deferred
+        ending = self.daemon.stopService()
+        self.clock.advance(REPORTING_SECONDS)
+        self.successResultOf(ending)
+        self.assertTrue(self.part.stopped)
 
 
 class Roomy(TestCase):

@@ -61,6 +61,19 @@ class Outcomes(ProxyCase):
             record = self.record()
             self.assertEqual((record.outcome, record.error), (outcome, error))
 
+    def test_all_reported(self) -> None:
+        """Not before the last one is; where it is given up, what is over is reported."""
+        self.waits()
+        self.ask()
+        waiting = self.accounting.all_reported()
+        self.clock.advance(1)
+        self.assertNoResult(waiting)
+        self.leave()
+        self.clock.advance(1)
+        self.successResultOf(waiting)
+        self.record()
+        self.successResultOf(self.accounting.all_reported())
+
 
 class Limiter:
     """Grants what is asked, at once, and keeps what became of it."""

@@ -73,6 +73,19 @@ class RequestReportsTests(SynchronousTestCase):
         self.assertEqual((task.state, task.failures), ("failing", 4))
         self.flushLoggedErrors(ZeroDivisionError)
 
+    def test_before_the_turn_is_over(self) -> None:
+        """Where nobody could be told afterwards, they are reported at once, and once."""
+        self.clock.advance(1)
+        reports = self.reports(WriteCoalescer(self.clock))
+        reports.add(finished("/first"))
+        reports.add_all([finished("/a"), finished("/c")])
+        reports.flush()
+        self.assertEqual(self.batches, [["/first"], ["/a", "/c"]])
+        self.clock.advance(0)
+        reports.flush()
+        self.assertEqual(self.batches, [["/first"], ["/a", "/c"]])
+        self.flushLoggedErrors(ZeroDivisionError)
+
     def test_going_on(self) -> None:
         """An observer of many goes on behind the one with which it fails; one that takes none is not asked for ever."""
         taken: list[str] = []

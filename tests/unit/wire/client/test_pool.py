@@ -17,7 +17,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from llmproxy import errors
 from llmproxy.wire.client.connection import CLOSE_TIMEOUT_SECONDS, Connection
 from llmproxy.wire.client.pending_request import PendingRequest
-from llmproxy.wire.client.pool import IdleBudget, Pool, PoolLimits
+from llmproxy.wire.client.pool import Pool
+from llmproxy.wire.client.pool_limits import IdleBudget, PoolLimits
 from llmproxy.wire.client.request_writer import BytesBody
 from llmproxy.wire.client.response import Response
 from llmproxy.wire.parser import MessageLimits
@@ -260,6 +261,18 @@ class BoundsTests(PoolCase):
         self.assertTrue(self.pool.has_room)
         self.pool.close()
         self.assertFalse(self.pool.has_room)
+
+    def test_closed_without_patience(self) -> None:
+        """A response that is under way is waited for, until nobody waits any more."""
+        asked = self.ask()
+        wire = self.endpoint.accept()
+        closing = self.pool.close()
+        self.assertEqual((wire.aborted, wire.disconnecting), (False, False))
+        closing.cancel()
+        self.assertTrue(wire.aborted)
+        wire.lose(ConnectionLost())
+        self.failureResultOf(asked.responded, errors.UpstreamFailure)
+        self.failureResultOf(closing, CancelledError)
 
     def test_a_lost_connection_makes_room(self) -> None:
         self.make(conns=1)
