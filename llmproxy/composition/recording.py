@@ -96,7 +96,7 @@ def make_records(
         stored = StoredAudit(file, table, reactor, now, redact=redactor.redact, keep=settings.audit.keep)
     audit: IAuditLogger = stored or file or NullAudit()
     parts = tuple(part for part in (file, stored) if part is not None)
-    reports = Reports(books, ledger, reactor)
+    reports = Reports(books, ledger, reactor, peers)
     return Records(audit, table, parts, bus, access, observers, ledger, books, reports, activity, requests)
 
 

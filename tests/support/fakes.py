@@ -38,12 +38,18 @@ from llmproxy.store.revoked_subjects import SubjectRevocation
 
 
 class MemoryUsage:
-    """Tells the same rows to everybody, and remembers what was asked, and how many exports are open."""
+    """Tells the same rows to everybody, and remembers what was asked, how often the latest was to be entered before,
+    and how many exports are open."""
 
     def __init__(self) -> None:
         self.asked: list[UsageQuery] = []
         self.rows: list[dict[str, Any]] = []
         self.open = 0
+        self.entered = 0
+
+    @deferred
+    async def latest(self) -> None:
+        self.entered += 1
 
     @deferred
     async def report(self, question: UsageQuery) -> Report:

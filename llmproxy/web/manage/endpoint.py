@@ -91,6 +91,9 @@ async def _untold(owner: str, name: str, allowance: Allowance) -> list[LimitStat
 class UsageReports(Protocol):
     """Says what was used."""
 
+    def latest(self) -> Deferred[None]:
+        """Fire once what is known by now is in the store, or would take too long."""
+
     def report(self, question: UsageQuery) -> Deferred[Report]:
         """Fire with it; L{errors.StoreUnavailable} where the store does not answer."""
 

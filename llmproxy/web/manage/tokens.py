@@ -45,6 +45,7 @@ class TokenCollection(Endpoint):
         asked = query(call.uri, call.operation.query)
         projects = await wanted_projects(self.context.projects, call.principal, asked)
         wanted = list_filter(call.uri, asked, projects)._replace(ids=ids(asked))
+        await self.context.usage.latest()
         found = await self.context.tokens.token_page(page(asked), wanted)
         return await list_response(found, partial(token_json, now=self.context.now()), self.context.clock)
 
@@ -83,6 +84,7 @@ class TokenItem(Endpoint):
 
     @operation("GET", "Show what is known of a token.", TokenView)
     async def get_token(self, call: Call) -> BufferedResponse:
+        await self.context.usage.latest()
         token = await self.context.tokens.get_token(call.id)
         standing = await self.context.standing("token", token.id, token.allowance)
         return json_response(token_json(token, self.context.now(), standing), 200, [etag_line(token.revision)])

@@ -106,6 +106,16 @@ class LedgerTests(SynchronousTestCase):
         )
         self.assertEqual((ledger.written_lines, ledger.open_lines, ledger.state), (1, 0, "ok"))
 
+    def test_flushed_after_its_end(self) -> None:
+        """Another worker may ask for that while this process ends, with requests in flight or without."""
+        for in_flight in (False, True):
+            ledger = self.started()
+            if in_flight:
+                self.reserve(ledger)
+            self.successResultOf(ledger.stopService())
+            self.successResultOf(ledger.flush())
+            self.assertEqual((ledger.damaged_places, ledger.state), (0, "ok"))
+
     def test_outcomes(self) -> None:
         """What the books call an end."""
         ledger = self.started()

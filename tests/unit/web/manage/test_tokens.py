@@ -24,6 +24,14 @@ class CreateTests(ManagementTestCase):
     def wrong(self, *said: str, **body: object) -> None:
         self.refused(self.ask("POST", "/manage/tokens", {"project_id": self.team, **body}), 422, *said)
 
+    def test_the_latest_first(self) -> None:
+        """What is shown of a token's use is what is known by now."""
+        token = self.token(project_id=self.team)
+        for path in ("/manage/tokens", f"/manage/tokens/{token}"):
+            before = self.usage.entered
+            self.assertEqual(self.ask("GET", path).status, 200)
+            self.assertEqual(self.usage.entered, before + 1)
+
     def test_created(self) -> None:
         """A token is shown in the answer that issues it, and nowhere else."""
         reply = self.ask("POST", "/manage/tokens", {"project_id": self.team, "name": "laptop", "max_requests": 100})
