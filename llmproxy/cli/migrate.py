@@ -12,6 +12,7 @@ from llmproxy.cli.encryption import CONNECT_SECONDS
 from llmproxy.config.load import load
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.migrate import SCRIPTS, newest_revision, prepare, stored_revisions
+from llmproxy.store.sqlite_file import refuse_foreign
 
 
 @click.group()
@@ -30,6 +31,8 @@ def status(config: str) -> None:
         url = parse_store_url(load(config, os.environ).store.url)
         file = sqlite_path(url)
         stored: tuple[str, ...] = ()
+        if file is not None:
+            refuse_foreign(file)
         if file is None or file.exists():
             engine = upgrade_engine(url, CONNECT_SECONDS)
             try:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from llmproxy.sealing import CannotOpen, Sealer, TokenHasher
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.errors import KeyMissing, WrongKey
+from llmproxy.store.sqlite_file import refuse_foreign
 from llmproxy.store.tables import canaries
 
 CONNECT_SECONDS = 5.0
@@ -32,11 +33,14 @@ def check_key(connection: Connection, sealer: Sealer, hasher: TokenHasher) -> No
 
 
 def refuse_new_key(path: Path, url: str) -> None:
-    """A new encryption key is about to be made: raise L{KeyMissing} where the database has another. Blocks."""
+    """A new encryption key is about to be made: raise L{KeyMissing} where the database has another, L{InvalidStoreURL}
+    where it is another program's. Blocks."""
     exactly = parse_store_url(url)
     file = sqlite_path(exactly)
     if file is not None and not file.exists():
         return
+    if file is not None:
+        refuse_foreign(file)
     engine = upgrade_engine(exactly, CONNECT_SECONDS)
     try:
         with engine.connect() as connection:

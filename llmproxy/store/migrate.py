@@ -18,10 +18,9 @@ from sqlalchemy.exc import OperationalError
 from llmproxy.store import baseline
 from llmproxy.store.engines import sqlite_path, upgrade_engine
 from llmproxy.store.errors import DatabaseTooNew, InvalidStoreURL, UpgradeInProgress
-from llmproxy.store.sqlite_file import create_file, mark_as_ours
+from llmproxy.store.sqlite_file import VERSION_TABLE, create_file, mark_as_ours, refuse_foreign
 
 SCRIPTS = Path(__file__).parent / "migrations"
-VERSION_TABLE = "llmproxy_schema"
 _LOCK_POLL_SECONDS = 0.05
 _ADVISORY_LOCK_ID = 0x6C6C6D70726F7879  # "llmproxy"
 _IN_PROGRESS = (
@@ -43,10 +42,11 @@ def prepare(
     file = sqlite_path(url)
     if file is not None:
         create_file(file)
+        refuse_foreign(file)
     with file_lock(file, wait) if file is not None else nullcontext(), _connected(url, timeout) as connection:
         server_lock(connection, wait)
         if file is not None:
-            mark_as_ours(connection)
+            mark_as_ours(connection, file)
         _bring_to_head(connection, file, scripts)
         check(connection)
 

@@ -8,23 +8,56 @@ from others that somebody has copied over it.
 from __future__ import annotations
 
 import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from sqlalchemy import Connection
 
 from llmproxy.store.errors import InvalidStoreURL
 
 APPLICATION_ID = 0x4C4C4D50  # "LLMP"
+VERSION_TABLE = "llmproxy_schema"  # every database of ours has it; those of our first versions have no application id
+
+_FOREIGN = "store.url names {}, a database of another program, which is left as it is. Name a file of its own."
+_TABLES = "SELECT count(*) FROM sqlite_master WHERE name NOT LIKE 'sqlite!_%' ESCAPE '!'"
+_OF_VERSIONS = f"SELECT count(*) FROM sqlite_master WHERE name = '{VERSION_TABLE}'"
 
 
-def mark_as_ours(connection: Connection) -> None:
+def refuse_foreign(file: Path) -> None:
+    """L{InvalidStoreURL} where this file is there and is another program's database, in which nothing is changed: our
+    engines would change the mode of its journal. Blocks."""
+    if not file.exists():
+        return
+    try:
+        with closing(sqlite3.connect(file)) as opened:
+            is_foreign = _is_foreign(lambda statement: opened.execute(statement).fetchone()[0])
+    except sqlite3.Error:
+        return  # whoever opens it says why that cannot be
+    if is_foreign:
+        raise InvalidStoreURL(_FOREIGN.format(file))
+
+
+def mark_as_ours(connection: Connection, file: Path) -> None:
     """Call the database ours; L{InvalidStoreURL} where it is another program's. Blocks."""
-    found = connection.exec_driver_sql("PRAGMA application_id").scalar()
-    if not found:
+    if _is_foreign(lambda statement: connection.exec_driver_sql(statement).scalar()):
+        raise InvalidStoreURL(_FOREIGN.format(file))
+    if not connection.exec_driver_sql("PRAGMA application_id").scalar():
         connection.exec_driver_sql(f"PRAGMA application_id = {APPLICATION_ID}")
-    elif found != APPLICATION_ID:
-        raise InvalidStoreURL("store.url names a database of another program. Name a file of its own.")
+
+
+def _is_foreign(scalar: Callable[[str], Any]) -> bool:
+    """Whether a database is marked as another program's, or has something in it and nothing that shows it to be ours.
+
+    @param scalar: Gives the one value that a statement brings.
+    """
+    marked = scalar("PRAGMA application_id")
+    if marked:
+        return bool(marked != APPLICATION_ID)
+    return scalar(_TABLES) > 0 and not scalar(_OF_VERSIONS)
 
 
 class FileIdentity:

@@ -75,6 +75,17 @@ def test_overwritten_while_it_runs(own: Stack) -> None:
     eventually(lambda: "file is another database" in own.daemon.output(), 5)
 
 
+def test_a_database_of_another_program(tmp_path: Path) -> None:
+    """It need not be marked as that: it has tables, and none of ours."""
+    file = tmp_path / "llmproxy.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE customers (name)")
+    before = file.read_bytes()
+    with pytest.raises(AssertionError, match="a database of another program"), Stack(tmp_path):
+        pass
+    assert file.read_bytes() == before
+
+
 def _lines(path: Path) -> int:
     with closing(sqlite3.connect(path)) as database:
         return int(database.execute("SELECT count(*) FROM ledger").fetchone()[0])

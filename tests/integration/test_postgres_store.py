@@ -16,7 +16,8 @@ from llmproxy.errors import StoreUnavailable
 from llmproxy.model import Project, Token
 from llmproxy.store.engines import parse_store_url
 from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress, WrongKey
-from llmproxy.store.migrate import VERSION_TABLE, prepare, server_lock
+from llmproxy.store.migrate import prepare, server_lock
+from llmproxy.store.sqlite_file import VERSION_TABLE
 from tests.support.postgres import PostgreSQL
 from tests.support.spending import spend_in_processes
 from tests.support.wide_ledger import make_wide, viewed, wide_lines

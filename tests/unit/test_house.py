@@ -18,7 +18,8 @@ import llmproxy
 from llmproxy.app import build
 from llmproxy.proxy.pipeline import Pipeline
 from llmproxy.store import baseline
-from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, newest_revision
+from llmproxy.store.migrate import SCRIPTS, newest_revision
+from llmproxy.store.sqlite_file import VERSION_TABLE
 
 PACKAGE = Path(llmproxy.__file__).parent
 MAX_LINES = 400

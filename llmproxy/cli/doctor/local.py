@@ -29,6 +29,7 @@ from llmproxy.store.health import touch
 from llmproxy.store.migrate import SCRIPTS, newest_revision, stored_revisions
 from llmproxy.store.projects import further
 from llmproxy.store.secrets import read_secret
+from llmproxy.store.sqlite_file import refuse_foreign
 from llmproxy.store.tables import further_keys, projects, provider_keys
 
 CONNECT_SECONDS = 5.0
@@ -128,6 +129,8 @@ def _store(settings: Settings, encryption: str, keys: Keys, now: Callable[[], fl
         if file is not None and not os.access(file, os.R_OK | os.W_OK):
             yield Finding("store", FAILED, f"{file} cannot be read and written by {_user()}.", _chown(file))
             return
+        if file is not None:
+            refuse_foreign(file)
         engine = upgrade_engine(url, CONNECT_SECONDS)
     except StartupError as e:
         yield failure("store", e, "Correct store.url, or install what it needs.")

@@ -5,7 +5,7 @@ The numbers of the versions only give their order: there is no 0007.
 
 from alembic import context
 
-from llmproxy.store.migrate import VERSION_TABLE
+from llmproxy.store.sqlite_file import VERSION_TABLE
 from llmproxy.store.tables import metadata
 
 context.configure(

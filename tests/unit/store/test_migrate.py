@@ -24,9 +24,11 @@ from twisted.logger import LogEvent, globalLogPublisher
 
 from llmproxy.ledger.line_rows import LineRows
 from llmproxy.store import baseline
+from llmproxy.store.canary import refuse_new_key
 from llmproxy.store.engines import parse_store_url
-from llmproxy.store.errors import DatabaseTooNew, UpgradeInProgress
-from llmproxy.store.migrate import SCRIPTS, VERSION_TABLE, newest_revision, prepare
+from llmproxy.store.errors import DatabaseTooNew, InvalidStoreURL, UpgradeInProgress
+from llmproxy.store.migrate import SCRIPTS, newest_revision, prepare
+from llmproxy.store.sqlite_file import APPLICATION_ID, VERSION_TABLE, mark_as_ours
 from llmproxy.store.tables import metadata
 from tests.support.wide_ledger import make_wide, viewed, wide_lines
 from tests.unit.store.upgrades import UpgradeContract
@@ -133,6 +135,43 @@ class MigrateTests(TestCase):
         self.sql(f"DROP TABLE {VERSION_TABLE}")
         with self.assertRaisesRegex(OperationalError, "already exists"):
             prepare(self.url, ignore)
+
+    def test_of_another_program(self) -> None:
+        """Not a byte of it is changed, whether it marks its databases or not; nor is a key made for it."""
+        for name, mark in (("customers", 0), ("projects", 0), ("customers", 7)):
+            file = self.home / f"{name}{mark}.db"
+            self.sql(f"CREATE TABLE {name} (a)", file)
+            self.sql(f"PRAGMA application_id = {mark}", file)
+            before, beside = file.read_bytes(), set(self.home.iterdir())
+            url = parse_store_url(f"sqlite:///{file}")
+            for use in (lambda: prepare(url, ignore), lambda: refuse_new_key(self.home / "key", str(url))):  # noqa: B023
+                with self.subTest(file.name), self.assertRaisesRegex(InvalidStoreURL, "of another program"):
+                    use()
+            self.assertEqual((file.read_bytes(), set(self.home.iterdir())), (before, beside))
+
+    def test_it_becomes_another_programs_meanwhile(self) -> None:
+        """Between the first look and the transaction."""
+        self.path.parent.mkdir()
+        self.sql("CREATE TABLE customers (a)")
+        engine = create_engine(self.url)
+        self.addCleanup(engine.dispose)
+        with engine.begin() as connection, self.assertRaisesRegex(InvalidStoreURL, "another program"):
+            mark_as_ours(connection, self.path)
+        self.assertEqual(self.sql("PRAGMA application_id"), [(0,)])
+
+    def test_nothing_in_it(self) -> None:
+        """A file of somebody else who has left nothing in it, but what SQLite keeps for itself, is a new database."""
+        self.path.parent.mkdir()
+        self.sql("CREATE TABLE a (id INTEGER PRIMARY KEY AUTOINCREMENT)")
+        self.sql("DROP TABLE a")
+        prepare(self.url, ignore)
+        self.assertEqual(self.sql(f"SELECT * FROM {VERSION_TABLE}"), [(newest_revision(SCRIPTS),)])
+
+    def test_of_a_version_that_did_not_mark_it(self) -> None:
+        self.old_database()
+        self.sql("PRAGMA application_id = 0")
+        prepare(self.url, ignore)
+        self.assertEqual(self.sql("PRAGMA application_id"), [(APPLICATION_ID,)])
 
     def test_again(self) -> None:
         """A second start changes nothing and copies nothing."""

@@ -12,7 +12,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Connection, Engine, MetaData, Table, insert, select
 
 from llmproxy.store.engines import parse_store_url, upgrade_engine
-from llmproxy.store.migrate import VERSION_TABLE, prepare
+from llmproxy.store.migrate import prepare
+from llmproxy.store.sqlite_file import VERSION_TABLE
 from llmproxy.store.tables import metadata
 from tests.support.wide_ledger import older_scripts
 from tests.unit.store.archives import ROWS, value_of

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 import unittest
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from llmproxy.cli.doctor.findings import Finding
@@ -48,6 +50,15 @@ class LocalTests(unittest.TestCase):
         found = self.look()["store"]
         self.assertEqual(found.state, "failed")
         self.assertIn("llmproxy.db", found.advice)
+
+    def test_the_database_of_another_program(self) -> None:
+        with closing(sqlite3.connect(self.home / "llmproxy.db")) as database:
+            database.execute("CREATE TABLE customers (a)")
+        before = (self.home / "llmproxy.db").read_bytes()
+        found = self.look()["store"]
+        self.assertEqual(found.state, "failed")
+        self.assertIn("a database of another program", found.detail)
+        self.assertEqual((self.home / "llmproxy.db").read_bytes(), before)
 
     def test_no_database_server(self) -> None:
         """Where there is none it says so, and where it was looked for is what is to be corrected."""
