@@ -59,12 +59,17 @@ class HealthCheck:
     @ivar name: Its key there.
     @ivar read: C{ok}, or what is wrong in a few words.
     @ivar required: Whether no request is to be sent here while it is not C{ok}: 503. Otherwise requests are served all
-        the same, and the page says C{degraded}.
+        the same, and the page says C{degraded}. Where settings decide that, it is asked each time.
     """
 
     name: str
     read: Callable[[], str]
-    required: bool = False
+    required: bool | Callable[[], bool] = False
+
+    @property
+    def is_required(self) -> bool:
+        """C{required}, as it is now."""
+        return self.required() if callable(self.required) else self.required
 
 
 def check_gauge(read: Callable[[], Mapping[str, float]]) -> Gauge:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from math import inf
 from typing import Any, ClassVar, Protocol
 
+from zope.interface import Attribute
+
 from llmproxy.interfaces import ICounters
 from llmproxy.limits.counters.ready_limits import ReadyLimits, TakenLimits
 from llmproxy.model import Claim, Verdict
@@ -101,6 +103,8 @@ class LimitsWaiter(Protocol):
 
 class IRemoteCounters(ICounters):
     """Counters elsewhere, which are asked for all limits of a request at once."""
+
+    is_available = Attribute("Whether they can be asked now; else each limit goes by its C{on_loss} (bool).")
 
     def begin(waiter: LimitsWaiter) -> None:
         """Have it decided, and tell the waiter once, be it at once or later."""

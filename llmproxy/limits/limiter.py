@@ -20,8 +20,8 @@ from llmproxy.config.api_settings import Api
 from llmproxy.config.model import LimitSettings
 from llmproxy.config.routes import Route
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent
-from llmproxy.instruments import Counter, Instrument
-from llmproxy.interfaces import ICounters, IInstrumented
+from llmproxy.instruments import Counter, HealthCheck, Instrument
+from llmproxy.interfaces import ICounters, IHealthChecked, IInstrumented
 from llmproxy.limits.counted import CountedLimits, ILocalCounters, IRemoteCounters
 from llmproxy.limits.maximum_use import MaximumUseEstimator, RequestMaximum
 from llmproxy.limits.pending import PendingReservation
@@ -91,7 +91,7 @@ class LimitStatus(NamedTuple):
     ends: float
 
 
-@implementer(IInstrumented)
+@implementer(IHealthChecked, IInstrumented)
 class Limiter:
     """Makes reservations. A grant without limits, on an API without limits, costs three look-ups and nothing else."""
 
@@ -130,6 +130,20 @@ class Limiter:
         counters = self._counters
         yield Counter("limits_unsettled", "Reservations that could not be settled.", lambda: counters.unsettled)
         yield Counter("limits_refused", "Requests that a limit refused.", lambda: self._refusals, "level")
+
+    def health_checks(self) -> Iterator[HealthCheck]:
+        if self._remote is not None:
+            yield HealthCheck("limits", self._state, required=lambda: len(self._closed()) == len(self._on_loss))
+
+    def _state(self) -> str:
+        if self._remote.is_available:
+            return "ok"
+        closed = ", ".join(self._closed())
+        return f"unreachable (closed: {closed})" if closed else "unreachable"
+
+    def _closed(self) -> list[str]:
+        """The limits by which requests are refused while counters elsewhere cannot be reached."""
+        return [limit for limit, policy in self._on_loss.items() if policy == "closed"]
 
     def plan(self, grant: Grant, route: Route) -> LimitPlan | None:
         """The limits that the request must keep; C{None} where there are none."""
@@ -260,7 +274,8 @@ class Limiter:
         lines = self._rate_lines(plan, verdict)
         fields = dict(line.split(": ", 1) for line in lines.decode("ascii").splitlines())
         rule, claim = plan.rules[verdict.refused], claims[verdict.refused]
-        self._refusals[rule.owner.lower()] += 1
+        if not verdict.lost:  # then no limit refuses it: nobody knows whether one does
+            self._refusals[rule.owner.lower()] += 1
         if self._budgets is not None and rule.kind == "budget" and verdict.wait is None:
             self._budgets.refused(rule, claim)
         return refusal(rule, claim, verdict, self._needed(plan, route, asked, now), fields, now)

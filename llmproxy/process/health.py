@@ -59,9 +59,9 @@ class ProcessHealth:
         return self._found()
 
     def _found(self) -> Checks:
-        required = {check.name: check.read() for check in self._checks if check.required}
+        required = {check.name: check.read() for check in self._checks if check.is_required}
         checks = [*self._checks, *self._background.health_checks()]
-        lesser = {check.name: check.read() for check in checks if not check.required}
+        lesser = {check.name: check.read() for check in checks if not check.is_required}
         own = {"config": "ok", "store": self._store_state}
         return Checks({**own, **required, "state": "ok" if self.state == "running" else self.state}, lesser)
 

@@ -274,6 +274,9 @@ def test_redis_is_lost_and_comes_back(four: Four) -> None:
         eventually(
             lambda: stack.ask("POST", CHAT, BODY, token=budgeted).header("X-LLMProxy-Error") == "limits_unavailable"
         )
+        ready = stack.ask("GET", "/ready")
+        assert (ready.status, ready.json["status"]) == (200, "degraded")
+        assert ready.json["checks"]["limits"] == "unreachable (closed: budget_usd, budget_tokens)"
         statuses = [stack.ask("GET", "/v1/models", token=rated).status for _ in range(40)]
         assert 10 <= statuses.count(200) <= 14, statuses.count(200)  # a fourth, or a third where one was just killed
     finally:

@@ -14,10 +14,11 @@ from llmproxy import errors
 from llmproxy.base.budgets import NANO
 from llmproxy.base.coroutines import as_deferred
 from llmproxy.config.api_settings import Api, ApiLimits
-from llmproxy.config.model import LimitSettings, Settings
+from llmproxy.config.model import LimitSettings, OnLoss, Settings
 from llmproxy.config.routes import Route, Routes
 from llmproxy.http.request_reader import RequestContent
 from llmproxy.interfaces import ICounters
+from llmproxy.limits.counted import IRemoteCounters, LimitsWaiter
 from llmproxy.limits.limiter import Limiter, LimitReservation, RequestSize
 from llmproxy.model import Allowance, Budget, Claim, Grant, Verdict
 from tests.support.reading import read
@@ -289,8 +290,51 @@ class RefusalTests(QuotaCase):
         self.assertEqual((error.retry, error.retry_after), (True, 1.0))
 
     def test_nobody_can_tell(self) -> None:
+        """No limit has refused it, and none counts it as refused."""
         error = self.refused(Allowance(requests_per_minute=60), 1.0, lost=True)
         self.assertEqual((error.status, error.code), (503, "limits_unavailable"))
+        self.assertEqual(self.counted(), 0)
+        self.refused(Allowance(requests_per_minute=60), 1.0)
+        self.assertEqual(self.counted(), 1)
+
+    def counted(self) -> float:
+        readings = {each.name: each.read() for each in self.quota.instruments()}["limits_refused"]
+        assert isinstance(readings, dict)
+        return sum(readings.values())
+
+
+@implementer(IRemoteCounters)
+class Elsewhere(Counters):
+    """Counters that can be asked, or cannot."""
+
+    is_available = True
+
+    def begin(self, waiter: LimitsWaiter) -> None: ...
+
+    def tell_settled(self) -> None: ...
+
+
+class HealthTests(QuotaCase):
+    def checks(self, **on_loss: str) -> list[tuple[str, str, bool]]:
+        self.quota.reconfigure(LimitSettings(on_loss=OnLoss(**on_loss)), {})  # type: ignore[arg-type]
+        return [(each.name, each.read(), each.is_required) for each in self.quota.health_checks()]
+
+    def test_counters_here(self) -> None:
+        self.assertEqual(self.checks(), [])
+
+    def test_counters_elsewhere(self) -> None:
+        """While they are away some requests are refused, or none, as the settings in force have it. Only where all that
+        have a limit are is that a reason to send none here."""
+        counters = self.counters = Elsewhere()
+        self.begin()
+        self.assertEqual(self.checks(), [("limits", "ok", False)])
+        counters.is_available = False
+        self.assertEqual(self.checks(), [("limits", "unreachable (closed: budget_usd, budget_tokens)", False)])
+        share = dict.fromkeys(("budget_usd", "budget_tokens"), "local-share")
+        self.assertEqual(self.checks(**share), [("limits", "unreachable", False)])
+        names = OnLoss().by_name()
+        said = f"unreachable (closed: {', '.join(names)})"
+        self.assertEqual(self.checks(**dict.fromkeys(names, "closed")), [("limits", said, True)])
 
 
 class StandingsTests(QuotaCase):
