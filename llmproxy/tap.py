@@ -84,7 +84,7 @@ class Options(TwistedOptions):
 
             reactor.install()
         try:
-            check_pid_file(self.twistd)
+            check_pid_file(self.twistd, sys.argv[1:])
         except AlreadyRunning as e:
             print(f"llmproxy cannot start: {e}", file=sys.stderr)
             raise SystemExit(1) from None

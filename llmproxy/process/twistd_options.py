@@ -7,8 +7,9 @@ import os
 import pwd
 import stat
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager, suppress
+from getopt import GetoptError, getopt
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,19 @@ class AlreadyRunning(Exception):
     """The pid file names a process that may well be this daemon."""
 
 
-def check_pid_file(twistd: MutableMapping[str, Any]) -> None:
+def check_pid_file(twistd: MutableMapping[str, Any], arguments: Sequence[str]) -> None:
     """Have no file that was left behind keep twistd from starting.
 
     In the foreground there need be none, unless one is named: nobody looks there for the process. Elsewhere it is
     removed where the process that it names is this one (a container's first process has always the same number), or is
     no daemon; L{AlreadyRunning} where it may be one. twistd itself looks only whether there is such a process.
+
+    @param arguments: Those that the options were read from.
     """
     name = twistd.get("pidfile")
     if not name:
         return
-    if twistd.get("nodaemon") and name == DEFAULT_PID_FILE:
+    if twistd.get("nodaemon") and name == DEFAULT_PID_FILE and not _names_pid_file(twistd, arguments):
         twistd["pidfile"] = ""
         return
     try:
@@ -46,6 +49,15 @@ def check_pid_file(twistd: MutableMapping[str, Any]) -> None:
         )
     with suppress(OSError):
         os.remove(name)
+
+
+def _names_pid_file(twistd: Any, arguments: Sequence[str]) -> bool:
+    """Whether these arguments do: the options that were read from them do not tell a name from twistd's default."""
+    try:
+        given, _ = getopt(arguments, twistd.shortOpt, twistd.longOpt)
+    except GetoptError:
+        return False  # whoever runs twistd has read them from elsewhere
+    return any(option == "--pidfile" for option, _ in given)
 
 
 def _is_daemon(pid: int) -> bool:

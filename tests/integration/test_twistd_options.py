@@ -241,16 +241,18 @@ def test_rundir(home: Path) -> None:
 
 @pytest.mark.long("2 s: as pid files elsewhere")
 def test_pidfile(home: Path) -> None:
-    """Is there as long as the process, in the foreground too; without the option there is none there."""
+    """Is there as long as the process, in the foreground too, whatever its name; without the option there is none
+    there."""
     port = free_port()
     configure(home, [f"tcp:{port}:interface={HOST}"])
-    for options in (["--pidfile=own.pid"], []):
+    for name in ("own.pid", "twistd.pid", ""):
+        options = [f"--pidfile={name}"] if name else []
         command = [str(TWISTD), "-n", *options, "llmproxy", "--config", "apis.yaml"]
         with (home / "log").open("wb") as log, subprocess.Popen(command, cwd=home, stdout=log, stderr=log) as process:
             try:
                 eventually(lambda process=process: process.poll() is None and answers(port), 60)
-                if options:
-                    assert int((home / "own.pid").read_text()) == process.pid
+                if name:
+                    assert int((home / name).read_text()) == process.pid
                 else:
                     assert not [*home.glob("*.pid")]
             finally:
