@@ -35,6 +35,7 @@ class WorkerMetrics:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self._last: dict[str, State] = {}
+        self._final: set[str] = set()  # the names of those that count nothing any more
         self._ended = merged(())
         own = Metrics()
         for instrument in (
@@ -52,7 +53,8 @@ class WorkerMetrics:
         self._last[worker.name] = state
         supervisor, responding = self._supervisor, {worker}
         for other, answer in await supervisor.ask_processes("metrics", but=worker):
-            self._last[other.name] = answer
+            if other.state != "ended" and other.name not in self._final:  # while others were waited for
+                self._last[other.name] = answer
             responding.add(other)
         known = [last for name, last in self._last.items() if name != worker.name]
         places = {each.number for each in responding if each.state == "ready"}
@@ -61,11 +63,14 @@ class WorkerMetrics:
         return merged([self._ended, state_of(self._own), checks, *known])
 
     def note(self, worker: WorkerProcess, state: State) -> None:
-        """It is about to end, and has counted this."""
-        self._last[worker.name] = state
+        """It is about to end, and has counted this, and nothing more."""
+        if worker.state != "ended":
+            self._last[worker.name] = state
+            self._final.add(worker.name)
 
     def end(self, worker: WorkerProcess) -> None:
         """It has ended: what it counted stays counted."""
+        self._final.discard(worker.name)
         last = self._last.pop(worker.name, None)
         if last is not None:
             self._ended = merged([self._ended, lasting(last)])
