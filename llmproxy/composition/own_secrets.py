@@ -14,7 +14,7 @@ from llmproxy.config.redis_url import parse_redis_url
 from llmproxy.config.secret_variables import PREFIX, secret
 from llmproxy.keyring import Keyring, parse_keys
 from llmproxy.store.canary import refuse_new_key
-from llmproxy.store.engines import parse_store_url
+from llmproxy.store.engines import parse_store_url, url_passwords
 from llmproxy.store.secrets import Secret, load_or_make
 
 _log = Logger()
@@ -83,4 +83,4 @@ def keyring(encryption: Secret, file: Path | None, learn: Callable[[str], object
 def passwords(settings: Settings) -> list[str]:
     """Those of the servers that the settings name."""
     servers = [url for url in (settings.redis.url, settings.cache.redis_url, settings.limits.redis_url) if url]
-    return [*(parse_redis_url(url).password for url in servers), parse_store_url(settings.store.url).password or ""]
+    return [*(parse_redis_url(url).password for url in servers), *url_passwords(parse_store_url(settings.store.url))]

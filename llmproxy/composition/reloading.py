@@ -11,6 +11,7 @@ from zope.interface import implementer
 
 from llmproxy.base.coroutines import deferred
 from llmproxy.base.peers import NoSupervisor, Peers
+from llmproxy.base.url_masking import mask_urls
 from llmproxy.config.changes import changes, combined
 from llmproxy.config.effective import EffectiveSetting
 from llmproxy.config.load import SettingsError
@@ -24,7 +25,6 @@ from llmproxy.store.errors import StartupError
 _log = Logger()
 
 RELOAD_SECONDS = 60.0  # for the supervisor to have all workers reload
-MAX_REASON_CHARACTERS = 300  # of what is wrong, on the ready page
 
 
 class ReloadResult(NamedTuple):
@@ -78,7 +78,7 @@ class Reloader:
         self.failures = 0
         self._source = source
         self._prepare = prepare
-        self._problem = ""
+        self._has_failed = False
         self._pending: tuple[str, ...] = ()
 
     def instruments(self) -> Iterator[Instrument]:
@@ -91,9 +91,9 @@ class Reloader:
 
     @property
     def state(self) -> str:
-        """C{ok}, or why those in the file are not in force."""
-        if self._problem:
-            return f"not reloaded: {self._problem}"
+        """C{ok}, or whether those in the file are in force; anybody may read it, so the log alone says why not."""
+        if self._has_failed:
+            return "not reloaded (see the log)"
         return f"needs a restart: {', '.join(self._pending)}" if self._pending else "ok"
 
     def reload(self) -> ReloadResult:
@@ -109,7 +109,7 @@ class Reloader:
             follow = self._prepare(self.settings, following)
         except Exception as e:
             self.failed(e)
-            raise Invalid(f"Nothing was changed. {e}") from e
+            raise Invalid(f"Nothing was changed. {mask_urls(str(e))}") from e
         digest = sha256(repr(wanted).encode()).hexdigest()
         return PreparedReload(following, ReloadResult(found.followed, found.pending), digest, follow)
 
@@ -119,7 +119,7 @@ class Reloader:
         prepared.follow()
         self.settings = prepared.settings
         self.reloads += 1
-        self._problem, self._pending = "", found.pending
+        self._has_failed, self._pending = False, found.pending
         _log.info(
             "Reloaded the settings: {changed} changed, {pending} need a restart.",
             changed=", ".join(found.changed) or "nothing",
@@ -135,11 +135,11 @@ class Reloader:
             raise Invalid(str(e)) from e
 
     def failed(self, error: Exception) -> None:
-        """Say why they are not in force: in the log, on the ready page, and in a figure."""
+        """Say why they are not in force, in the log; and that they are not, on the ready page and in a figure."""
         self.failures += 1
-        self._problem = " ".join(str(error).split())[:MAX_REASON_CHARACTERS]
+        self._has_failed = True
         if isinstance(error, SettingsError | StartupError | ValueError | OSError):
-            _log.error("The settings were not reloaded, nothing has changed: {reason}", reason=str(error))
+            _log.error("The settings were not reloaded, nothing has changed: {reason}", reason=mask_urls(str(error)))
         else:
             _log.failure("The settings were not reloaded, nothing has changed.")
 
@@ -174,7 +174,7 @@ class WorkersReloader:
 
     @deferred
     async def on_signal(self) -> None:
-        """As L{reload}; what is wrong is in the log and on the ready page."""
+        """As L{reload}; what is wrong is in the log."""
         try:
             await self.reload()
         except ProxyError:
@@ -196,7 +196,7 @@ class WorkersReloader:
             self.own.commit(prepared)
         except Exception as e:
             self.own.failed(e)
-            return f"failed: {e}"
+            return f"failed: {mask_urls(str(e))}"
         return "reloaded"
 
     def _abandon(self, reason: str) -> None:

@@ -1,4 +1,6 @@
-"""Addresses: of providers, web pages, networks, databases, and our own. L{ValueError} says what is wrong with one."""
+"""Addresses: of providers, web pages, networks, databases, and our own. L{ValueError} says what is wrong with one, and
+repeats none that may hold a password.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,7 @@ from llmproxy.http.origin import DEFAULT_PORTS
 _LABEL = r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}\.)*{_LABEL}\.?", re.I)
 _ORIGIN = re.compile(rf"([a-z][a-z0-9+.-]*)://((?:{_LABEL}\.)*{_LABEL}|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?")
+_BEHIND_USERINFO = re.compile(r"[^:]*://[^:/]*(?::[^@]*)?@(.*)", re.DOTALL)  # as SQLAlchemy takes it apart
 _WITH_PORT = ("tcp", "tcp4", "tcp6", "ssl", "tls")
 
 
@@ -43,7 +46,7 @@ def proxy_url(value: Any) -> str:
         raise ValueError("must have no user and no password: keep them elsewhere, and say where in proxy_credentials")
     further = parts.path.strip("/") or "?" in url or "#" in url
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0 or further:
-        raise ValueError(f"{quoted(url)} is not the address of an HTTP proxy (try http://proxy.example.com:3128)")
+        raise ValueError("is not the address of an HTTP proxy (try http://proxy.example.com:3128)")
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
@@ -60,22 +63,23 @@ def credentials_reference(value: Any) -> str:
 
 def issuer(value: Any) -> str:
     """An OpenID Connect issuer, as it is written in C{iss}: nothing of it is changed. C{""} for none."""
-    return _plain_url(value, "an issuer", "https://id.example.com") if value != "" else ""
+    if value == "":
+        return ""
+    if bad := _bad_plain_url(str(text(value)), query=False):
+        raise ValueError(f"{quoted(value)} is not an issuer: {bad} (try https://id.example.com)")
+    return str(value)
 
 
 def endpoint_url(value: Any) -> str:
     """The address of one thing, with no fragment; C{""} for none."""
-    return _plain_url(value, "a URL", "https://id.example.com/keys") if value != "" else ""
+    if value != "" and (bad := _bad_plain_url(str(text(value)))):
+        raise ValueError(f"is not a URL: {bad} (try https://id.example.com/keys)")
+    return str(value)
 
 
-def _plain_url(value: Any, kind: str, example: str) -> str:
-    url = str(text(value))
+def _bad_plain_url(url: str, query: bool = True) -> str:
     bad = _bad_url(url.partition("?")[0]) or ("it must not have a fragment" if "#" in url else "")
-    if not bad and "?" in url and kind == "an issuer":
-        bad = "it must not have a query"
-    if bad:
-        raise ValueError(f"{quoted(value)} is not {kind}: {bad} (try {example})")
-    return url
+    return bad or ("it must not have a query" if "?" in url and not query else "")
 
 
 def is_secure_or_local(url: str) -> bool:
@@ -126,8 +130,8 @@ def _bad_host(parts: SplitResult) -> str:
         elif re.search(r"(?:^|\.)(?:[0-9]+|0x[0-9a-f]*)\.?$", host):  # what some resolvers take for an address
             IPv4Address(host)
     except ValueError:
-        return f"{host} is not an IP address"
-    return "" if ":" in host or _HOST.fullmatch(host) else f"{host} is not a host name"
+        return "its host is no IP address"
+    return "" if ":" in host or _HOST.fullmatch(host) else "its host is no host name"
 
 
 def _bad_path(path: str) -> str:
@@ -205,11 +209,15 @@ def store_url(value: Any) -> str:
     """A database, as SQLAlchemy names it; of those that there are, SQLite or PostgreSQL."""
     scheme = re.match(r"([A-Za-z]\w*(?:\+\w+)?)://", text(value))
     if scheme is None:
-        raise ValueError(f"{quoted(value)} is not a database URL (try sqlite:///data/llmproxy.db)")
-    if scheme[1].partition("+")[0] not in ("sqlite", "postgresql", "postgres"):  # its password is not repeated
+        raise ValueError("is not a database URL (try sqlite:///data/llmproxy.db)")
+    backend = scheme[1].partition("+")[0]
+    if backend not in ("sqlite", "postgresql", "postgres"):
         raise ValueError(
             f"{scheme[1]} is not supported: the store is SQLite or PostgreSQL (try postgresql+psycopg://…)"
         )
+    host = _BEHIND_USERINFO.match(value.partition("?")[0])
+    if backend != "sqlite" and host and "@" in host[1]:
+        raise ValueError("has an @ in its password that would end it (write %40)")
     return str(value)
 
 
@@ -217,7 +225,7 @@ def redis_url(value: Any) -> str:
     """A Redis server: C{redis://}, C{rediss://} (TLS) or C{unix://}."""
     bad = "it has a space in it" if re.search(r"\s", text(value)) else _bad_redis(value)
     if bad:
-        raise ValueError(f"{quoted(value)} is not a Redis URL: {bad} (try redis://localhost:6379/0)")
+        raise ValueError(f"is not a Redis URL: {bad} (try redis://localhost:6379/0)")
     return str(value)
 
 

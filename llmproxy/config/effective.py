@@ -9,16 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from llmproxy.base.url_masking import MASK, mask_url
 from llmproxy.config.external_text import ExternalText
 from llmproxy.config.load import NO_OVERRIDES, read_document, validate
 from llmproxy.config.problems import Location, Path, dotted
 
-MASK = "***"
 DEFAULT_SOURCE = "default"
-_USERINFO = re.compile(r"(?<=//)[^@/\s]*@")
 _SECRET_NAME = re.compile(r"(?i)pass(word|wd|phrase)?$|secret|token|credential|authorization|api_?key|(^|_)(key|auth)$")
-_QUERY_VALUE = re.compile(r"(?<=[?&])([^=&#]+)=([^&#]*)")
-
 
 PLUGIN_SETTINGS = (("events", "sinks"), ("secrets", "stores"), ("auth", "validators"))
 
@@ -112,19 +109,10 @@ def _plugin_value(value: Any, written: Any) -> Any:
     if isinstance(value, list):
         items = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
         return [_plugin_value(item, inner) for item, inner in zip(value, items, strict=True)]
-    return written.source if isinstance(written, ExternalText) else _without_passwords(value)
+    return _without_passwords(written.source if isinstance(written, ExternalText) else value)
 
 
 def _without_passwords(value: Any) -> Any:
     if isinstance(value, list):
         return [_without_passwords(item) for item in value]
-    if not isinstance(value, str) or "//" not in value:
-        return value
-    hidden = _USERINFO.sub(lambda match: _user(match[0]), value)
-    return _QUERY_VALUE.sub(lambda m: f"{m[1]}={MASK}" if _SECRET_NAME.search(m[1]) else m[0], hidden)
-
-
-def _user(userinfo: str) -> str:
-    """Who signs in may be seen, with what may not."""
-    user, colon, _ = userinfo[:-1].partition(":")
-    return f"{user}:{MASK}@" if colon else f"{user}@"
+    return mask_url(value) if isinstance(value, str) else value

@@ -12,12 +12,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from llmproxy.base.url_masking import mask_url
 from llmproxy.config import environ as environment
 from llmproxy.config import yaml
 from llmproxy.config.explain import explain
 from llmproxy.config.external_text import ExternalText
 from llmproxy.config.model import Settings, default_api_problem
-from llmproxy.config.problems import Location, Path, Problem, SettingsError, quoted
+from llmproxy.config.problems import Location, Path, Problem, SettingsError
 
 __all__ = ["Problem", "SettingsError", "environment_warnings", "load", "parse", "read_private"]
 
@@ -153,5 +154,5 @@ def _summary(path: str, settings: Settings) -> str:
         + (", at the root too" if name == settings.default_api else "")
         for name, api in settings.apis.items()
     ]
-    listen, store = ", ".join(settings.server.listen), quoted(settings.store.url)[1:-1]
+    listen, store = ", ".join(settings.server.listen), mask_url(settings.store.url)
     return "\n".join([f"{path} is right.", *apis, f"  listens on {listen}", f"  store: {store}"])

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from llmproxy.base.url_masking import mask_url
 from llmproxy.config.external_text import ExternalText
 
 Path = tuple[str | int, ...]
 MAX_QUOTED_CHARACTERS = 80
-_USERINFO = re.compile(r"//[^@\s]*(@?)")  # all that may be one at once, lest it is looked at from each slash in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ def dotted(path: Path) -> str:
 def _name(step: str) -> str:
     if re.fullmatch(r"[\w<>*/-]{1,60}", step):
         return step
-    return '"' + step[:60].encode("unicode_escape").decode("ascii") + '"'
+    return '"' + mask_url(step)[:60].encode("unicode_escape").decode("ascii") + '"'
 
 
 def quoted(value: Any) -> str:
-    """A value as a message shows it: short, in one line, and without the credentials that a URL may hold."""
+    """A value as a message shows it: short, in one line, and as L{mask_url} has it."""
     if isinstance(value, dict):
         return "a mapping"
     if isinstance(value, list | tuple):
@@ -79,7 +79,7 @@ def quoted(value: Any) -> str:
     if isinstance(value, int | float) and abs(value) >= 1e60:
         return "a very large number"
     text = value.source if isinstance(value, ExternalText) else value if isinstance(value, str) else _written(value)
-    text = _USERINFO.sub(lambda found: "//***@" if found[1] else found[0], text)
+    text = mask_url(text)
     return f'"{printable(text if len(text) <= MAX_QUOTED_CHARACTERS else text[: MAX_QUOTED_CHARACTERS - 1] + "…")}"'
 
 

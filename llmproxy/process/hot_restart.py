@@ -22,7 +22,6 @@ from llmproxy.process.successor import Predecessor, Successor, SuccessorFailed
 
 START_SECONDS = 120.0  # for the successor to be ready: it may have to wait for its database
 FIRST_SECONDS = 10.0  # for the successor to say that it has taken over
-MAX_REASON_CHARACTERS = 300  # on the ready page
 
 _log = Logger()
 
@@ -60,7 +59,7 @@ class Manager(Protocol):
 class HotRestart:
     """Has a fresh process serve in the place of this one, with program and settings as they are on the disk now.
 
-    Where that cannot be, nothing changes: why is in the log, on the ready page, and in a figure.
+    Where that cannot be, nothing changes: why is in the log, and that it is so on the ready page and in a figure.
 
     @ivar failures: How often it could not be.
     """
@@ -93,7 +92,7 @@ class HotRestart:
         self._manager = manager
         self._pid = pid
         self._stop = stop
-        self._problem = ""
+        self._has_failed = False
         self._successor: Successor | None = None
 
     def attach(self, daemon: Serving) -> None:
@@ -105,7 +104,7 @@ class HotRestart:
                       lambda: self.failures)  # fmt: skip
 
     def health_checks(self) -> Iterator[HealthCheck]:
-        yield HealthCheck("roll", lambda: self._problem or "ok")
+        yield HealthCheck("roll", lambda: "not rolled (see the log)" if self._has_failed else "ok")
 
     @deferred
     async def roll(self) -> bool:
@@ -147,7 +146,7 @@ class HotRestart:
             return sentence(e)
 
     def _hand_over(self, successor: Successor, daemon: Serving) -> None:
-        self._problem = ""
+        self._has_failed = False
         _log.info("Rolled: process {pid} serves, this one ends once its requests are over.", pid=successor.pid)
         daemon.leave_sockets()
         self._pid_file.leave()
@@ -159,7 +158,7 @@ class HotRestart:
 
     def _not_rolled(self, reason: str) -> bool:
         self.failures += 1
-        self._problem = " ".join(f"not rolled: {reason}".split())[:MAX_REASON_CHARACTERS]
+        self._has_failed = True
         _log.error("Not rolled: {reason}; this process goes on.", reason=reason.rstrip("."))
         return False
 

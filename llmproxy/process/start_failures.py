@@ -16,6 +16,7 @@ from OpenSSL import SSL, crypto
 from twisted.internet.error import CannotListenError
 
 from llmproxy.base.tls import load_own_certificate
+from llmproxy.base.url_masking import mask_urls
 from llmproxy.config.model import Settings
 from llmproxy.errors import ProxyError
 from llmproxy.process.twistd_options import User
@@ -37,7 +38,7 @@ def sentence(error: BaseException) -> str:
         return _one_line(f"{_os_error(error)}.")
     if isinstance(error, _OPENSSL):
         return f"A certificate or its key cannot be used: {_one_line(_openssl(error))}."
-    return _one_line(f"{type(error).__name__}: {error}")
+    return mask_urls(_one_line(f"{type(error).__name__}: {error}"))
 
 
 def not_listening(endpoint: str, error: Exception) -> StartupError:

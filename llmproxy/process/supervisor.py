@@ -25,7 +25,6 @@ START_SECONDS = 120.0  # for a worker to be ready: it may have to wait for its d
 LONG_ENOUGH_SECONDS = 10.0  # a worker that lived so long is replaced at once
 MAX_PAUSE_SECONDS = 30.0  # between two starts of one that ends as soon as it has begun
 PEER_SECONDS = 3.0  # for a worker to answer what another one asks
-MAX_REASON_CHARACTERS = 300  # of why workers were not replaced, on the ready page
 CUT_SECONDS = 25.0  # for a worker to end when it need not wait for requests any more
 
 Service = Callable[[WorkerProcess, Any], Any]
@@ -75,7 +74,7 @@ class Supervisor(MultiService):
         self.workers: list[WorkerProcess] = []
         self.terms = terms()
         self.orders = StandingOrders()
-        self.problem = ""  # why the last roll did not replace all workers
+        self.problem = ""  # for the ready page: that the last roll did not replace all workers
         self.roll_failures = 0
         self.restarts = 0
         self.running = False
@@ -330,7 +329,7 @@ class Supervisor(MultiService):
 
     def _not_rolled(self, what: str, reason: str) -> bool:
         self.roll_failures += 1
-        self.problem = " ".join(f"not rolled: {what} ({reason})".split())[:MAX_REASON_CHARACTERS]
+        self.problem = f"not rolled: {what} (see the log)"
         self._log.error("Not rolled: {what} ({reason}); the old ones go on.", what=what, reason=reason)
         return False
 

@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from llmproxy.base.coroutines import within
+from llmproxy.base.url_masking import MASK, mask_url, mask_urls
 from llmproxy.errors import StoreUnavailable
 from llmproxy.store import engines, health
 from llmproxy.store.errors import database_errors, unavailable
@@ -81,7 +82,10 @@ class Database:
             return engines.pooled_engine(self.url, self.pools.connections, self._timeout)
         except SQLAlchemyError as e:
             reason = str(e.orig).strip() if isinstance(e, DBAPIError) else str(e)
-            raise StoreUnavailable(f"The store {self.url!r} could not be opened: {reason}") from e
+            place = mask_url(self.url.render_as_string(hide_password=False))
+            for password in engines.url_passwords(self.url):
+                reason = reason.replace(password, MASK)
+            raise StoreUnavailable(f"The store {place} could not be opened: {mask_urls(reason)}") from e
 
     async def close(self) -> None:
         """Finish what was begun, within the timeout, and let the database go."""

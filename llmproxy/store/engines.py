@@ -19,6 +19,7 @@ _DRIVERS = {
     "postgresql": "postgresql+psycopg",
     "postgres": "postgresql+psycopg",
 }
+_PASSWORD_OPTIONS = ("password", "sslpassword")
 SQLITE_BUSY_SECONDS = 4.0  # seconds; less than a call waits for, so that it is told why
 
 
@@ -45,6 +46,12 @@ def _absolute(url: URL) -> URL:
 def sqlite_path(url: URL) -> Path | None:
     """The SQLite file behind the URL; C{None} for a database server."""
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+
+
+def url_passwords(url: URL) -> list[str]:
+    """Those that it holds: before the host, and among the options, where libpq takes them too."""
+    options = [each for name in _PASSWORD_OPTIONS for each in url.normalized_query.get(name, ())]
+    return [each for each in (url.password, *options) if each]
 
 
 def pooled_engine(url: URL, size: int, timeout: float) -> Engine:
@@ -114,6 +121,8 @@ def _engine(url: URL, timeout: float, arguments: dict[str, Any], foreign_keys: b
     except ImportError as e:
         driver = e.name or url.get_driver_name()
         raise DriverMissing(f"store.url needs the module {driver}. Run: pip install 'llmproxy[postgres]'") from e
+    except (ArgumentError, ValueError) as e:
+        raise InvalidStoreURL(f"store.url has an option of which no use can be made: {', '.join(url.query)}.") from e
     if url.get_backend_name() == "sqlite":
         _prepare_sqlite(engine, foreign_keys)
     return engine

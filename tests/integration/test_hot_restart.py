@@ -34,6 +34,7 @@ STREAM = json.dumps(
     {"model": "gpt-4o", "max_tokens": 400, "stream": True, "messages": [{"role": "user", "content": "x"}]}
 ).encode()
 PATIENCE = 60.0
+PASSWORD = "hunter22"
 # Between two requests of a client: the processes that start need a processor too.
 PAUSE_SECONDS = 0.01 if os.environ.get("CI") else 0.03
 
@@ -151,9 +152,11 @@ class TestInTheForeground:
             ("no_such_setting: 1\n", "no_such_setting"),
             ("state_dir: /dev/null/x\n", "Not a directory"),
             ("audit: {file: /dev/null/x}\n", "/dev/null is no directory"),
+            (f"store: {{url: 'postgresql://u:{PASSWORD}@x@127.0.0.1:1/db'}}\n", "has an @ in its password"),
+            (f"store: {{url: 'postgresql://u@127.0.0.1:1/db?password={PASSWORD}'}}\n", "db?password=*** could not be"),
         ],
     )
-    @pytest.mark.long("2 s: three reasons for which a successor ends")
+    @pytest.mark.long("2 s: five reasons for which a successor ends")
     def test_a_successor_that_cannot_start_changes_nothing(self, tmp_path: Path, wrong: str, why: str) -> None:
         """The log, the ready page and a figure say why; when it is mended, it works."""
         with rolling(tmp_path) as stack:
@@ -164,7 +167,9 @@ class TestInTheForeground:
             os.kill(stack.daemon.pid, signal.SIGUSR2)
             eventually(lambda: "Not rolled: " in stack.daemon.output(), PATIENCE)
             said = stack.manage("GET", "/ready")
-            assert why in said["checks"]["roll"] and said["status"] == "degraded"
+            assert (said["checks"]["roll"], said["status"]) == ("not rolled (see the log)", "degraded")
+            assert why in stack.daemon.output().partition("Not rolled: ")[2].partition("\n")[0]
+            assert PASSWORD not in stack.daemon.output() + stack.ask("GET", "/ready").body.decode()
             assert "llmproxy_roll_failures_total 1.0" in metrics(stack)
             assert stack.ask("GET", "/v1/models").status == 200
             path.write_text(right)

@@ -147,19 +147,26 @@ def test_what_a_reload_changes(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_wrong_change_nothing(tmp_path: Path) -> None:
-    """And why is said in the response, the log, a metric and on the ready page."""
+    """And why is said in the response and in the log; a metric and the ready page say that it was so."""
     with Stack(tmp_path) as stack:
         rewrite(stack, "[/v1/messages, ", "[/v1/messages, /v1/else, ")
         rewrite(stack, "store: {", "stored: {")
         hang_up(stack, failed=True)
-        assert checks(stack)["settings"].startswith("not reloaded: ") and "stored" in checks(stack)["settings"]
+        assert checks(stack)["settings"] == "not reloaded (see the log)"
         assert "llmproxy.yaml:" in stack.daemon.output() and "were not reloaded" in stack.daemon.output()
+        assert "stored: is not a setting" in stack.daemon.output()
         with pytest.raises(urllib.error.HTTPError) as refused:
             stack.manage("POST", "/manage/reload")
         assert refused.value.code == 422 and b"Nothing was changed" in refused.value.read()
         assert stack.ask("GET", "/anthropic/v1/else").status == 403
         assert stack.ask("GET", "/v1/models").status == 200
-        rewrite(stack, "stored: {", "store: {")
+        rewrite(stack, "stored: {", "redis: {url: 'redis:/:hunter33@h'}\nstore: {")
+        hang_up(stack, failed=True)
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            stack.manage("POST", "/manage/reload")
+        assert b"redis.url: is not a Redis URL" in (said := refused.value.read())
+        assert b"hunter33" not in said + stack.ask("GET", "/ready").body + stack.daemon.output().encode()
+        rewrite(stack, "redis: {url: 'redis:/:hunter33@h'}\n", "")
         hang_up(stack)
         assert checks(stack)["settings"] == "ok"
         assert stack.ask("GET", "/anthropic/v1/else").status != 403

@@ -29,7 +29,7 @@ class ShowTests(unittest.TestCase):
         lines = [line.split() for line in self.show().stdout.splitlines()]
         self.assertEqual(lines[0], ["SETTING", "SOURCE", "VALUE"])
         self.assertIn(["default_api", f"{self.path}:1", "openai"], lines)
-        self.assertIn(["redis.url", "LLMPROXY_REDIS_URL", "redis://:***@cache/0"], lines)
+        self.assertIn(["redis.url", "LLMPROXY_REDIS_URL", "redis://***@cache/0"], lines)
         self.assertEqual(len(lines), 5)
 
     def test_effective(self) -> None:

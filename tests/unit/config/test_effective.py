@@ -78,9 +78,9 @@ class EffectiveTests(unittest.TestCase):
         text = repr(found)
         for secret in SECRETS:
             self.assertNotIn(secret, text)
-        self.assertEqual(found["redis.url"].value, "rediss://worker:***@cache.example.com/0")
-        self.assertEqual(found["store.url"].value, "postgresql+psycopg://u:***@h/db?sslmode=require&sslpassword=***")
-        self.assertEqual(found["events.sinks[0].url"].value, "https://hooks.example.com/?api_key=***&team=a")
+        self.assertEqual(found["redis.url"].value, "rediss://***@cache.example.com/0")
+        self.assertEqual(found["store.url"].value, "postgresql+psycopg://***@h/db?sslmode=***&sslpassword=***")
+        self.assertEqual(found["events.sinks[0].url"].value, "https://hooks.example.com/?api_key=***&team=***")
         self.assertEqual(found["events.sinks[0].headers"].value, {"authorization": "***", "x-team": "a"})
         self.assertEqual(found["events.sinks[0].channel"].value, "${CHANNEL}")
         self.assertEqual(found["events.sinks[0].signing_secret"].value, "***")

@@ -269,8 +269,8 @@ listen: tcp:1
                 f'{at}:23:26: server.max_connections: "2" is not a whole number',
                 f'{at}:23:48: server.max_head_bytes: "big" is not a size (try 64KiB)',
                 f'{at}:23:69: server.debug_headers: "yes" is neither true nor false',
-                f'{at}:24:9: store.url: "data.db" is not a database URL (try sqlite:///data/llmproxy.db)',
-                f'{at}:25:9: redis.url: "http://***@x" is not a Redis URL: '
+                f"{at}:24:9: store.url: is not a database URL (try sqlite:///data/llmproxy.db)",
+                f"{at}:25:9: redis.url: is not a Redis URL: "
                 "it must begin with redis://, rediss:// or unix:// (try redis://localhost:6379/0)",
                 f'{at}:26:11: logging.level: "warning" is not one of debug, info, warn, error, critical'
                 " (did you mean warn?)",
@@ -482,6 +482,36 @@ class CheckReport(TestCase):
         self.assertIn("https://x.example", said)
         self.assertIn("postgresql+psycopg://***@h/d", said)
         self.assertNotIn("hunter2", said)
+
+    def test_refused_urls_are_not_repeated(self) -> None:
+        """They may hold a password where nobody looks for one."""
+        for section in (
+            "store: {url: 'postgresql:/u:hunter2@h/d'}",
+            "store: {url: 'postgresql://u:a@hunter2@h/d'}",
+            "store: {url: 'mysql://u:hunter2@h/d'}",
+            "redis: {url: 'redis:/:hunter2@h/0'}",
+            "limits: {redis_url: 'rediss://hunter2@h/0'}",
+            "cache: {redis_url: 'redis://h/hunter2'}",
+            "alerts: {webhook: {url: 'https://h/x#hunter2', secret: 'env:X'}}",
+            "alerts: {webhook: {url: 'https://hunter2!/x', secret: 'env:X'}}",
+            "auth: {oidc: {jwks_url: 'https://u:hunter2@h'}}",
+            "auth: {oidc: {issuer: 'https://u:a@hunter2@h'}}",
+        ):
+            with self.subTest(section):
+                code, said = self.report(f"{RIGHT}{section}\n")
+                self.assertEqual((code, "hunter2" in said), (78, False), said)
+        for url in ("https://u:hunter2/x@h", "https:/hunter2@h", "https://h/?key=hunter2"):
+            code, said = self.report(RIGHT.replace("https://x.example", url, 1))
+            self.assertEqual((code, "hunter2" in said), (78, False), said)
+        proxied = RIGHT.replace("{base_url", "{proxy_url: 'http://h/hunter2', base_url", 1)
+        code, said = self.report(proxied)
+        self.assertEqual((code, "hunter2" in said), (78, False), said)
+
+    def test_users_with_at_signs(self) -> None:
+        """Some servers have them; only one in a password would be read as something else."""
+        for user in ("u%40s:p%40q", "u@server:p", "u@server"):
+            code, said = self.report(RIGHT, LLMPROXY_STORE_URL=f"postgresql://{user}@h/d?a=b@c")
+            self.assertEqual(code, 0, said)
 
     def test_wrong(self) -> None:
         """The exit code of sysexits, and every problem on a line of its own."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import LogEvent, formatEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.config.load import SettingsError
@@ -54,6 +55,9 @@ class ServiceManager:
 class HotRestartTests(SynchronousTestCase):
     def setUp(self) -> None:
         self.events: list[Any] = []
+        self.log: list[LogEvent] = []
+        globalLogPublisher.addObserver(self.log.append)
+        self.addCleanup(globalLogPublisher.removeObserver, self.log.append)
         self.reactor = FakeReactor()
         self.pid = 100
         self.load: Callable[[], str] = lambda: ""
@@ -84,8 +88,10 @@ class HotRestartTests(SynchronousTestCase):
         self.successor.link.stringReceived(json.dumps({"do": name, "with": body}).encode())
 
     def assertNotRolled(self, rolled: Deferred[bool], reason: str) -> None:
+        """The log says why, and the ready page, which anybody may read, that it is so."""
         self.assertFalse(self.successResultOf(rolled))
-        self.assertIn(reason, self.state())
+        self.assertIn(reason.rstrip("."), "".join(str(formatEvent(event)) for event in self.log))
+        self.assertEqual(self.state(), "not rolled (see the log)")
         self.assertEqual((self.events, self.restart.failures), ([], 1))
 
     def test_in_this_order(self) -> None:
