@@ -117,8 +117,8 @@ def main(ctx: click.Context, url: str, management_token_file: str | None, output
     The management token is taken from --management-token-file, else from LLMPROXY_MANAGEMENT_TOKEN,
     LLMPROXY_MANAGEMENT_TOKEN_FILE, MANAGEMENT_TOKEN, MANAGEMENT_TOKEN_FILE, else from data/management-token.
 
-    Ends with 0, or 1 if the daemon refused, 2 for wrong usage, 69 if it cannot be reached, 77 if the management
-    token is missing or wrong, 78 if settings are wrong.
+    Ends with 0, or 1 if the daemon refused, 2 for wrong usage, 69 if it cannot be reached, 74 if the output cannot be
+    written, 77 if the management token is missing or wrong, 78 if settings are wrong.
     """
     ctx.obj = CommandSession(url, management_token_file, output)
 

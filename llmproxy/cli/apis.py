@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from llmproxy.cli.client import management_path
-from llmproxy.cli.output import Columns, as_json
+from llmproxy.cli.output import Columns, as_json, echo
 from llmproxy.cli.session import CommandSession, with_session
 
 COLUMNS: Columns = {
@@ -35,7 +35,7 @@ def list_(session: CommandSession) -> None:
 @with_session
 def openapi(session: CommandSession) -> None:
     """Print what describes the management API to machines: OpenAPI 3.1, JSON."""
-    click.echo(as_json(session.client().request("GET", management_path("openapi.json"))))
+    echo(as_json(session.client().request("GET", management_path("openapi.json"))))
 
 
 @click.command()

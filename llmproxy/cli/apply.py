@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -18,8 +18,8 @@ from llmproxy.cli.apply_plan import OWNER_FIELDS, CannotPlan, Change, Present, p
 from llmproxy.cli.client import ManagementClient, management_path, printable
 from llmproxy.cli.declaration import Declaration, read_declaration
 from llmproxy.cli.errors import Misconfigured, RequestRejected
-from llmproxy.cli.output import as_json
-from llmproxy.cli.session import CommandSession, with_session
+from llmproxy.cli.output import as_json, echo
+from llmproxy.cli.session import CommandSession, naming_lost_secret, with_session
 from llmproxy.config.problems import SettingsError
 
 COLLECTIONS = {"group": "groups", "project": "projects", "token": "tokens"}
@@ -64,7 +64,7 @@ def apply(session: CommandSession, file: str, dry_run: bool, prune: bool, secret
     as_table = session.output != "json"
     if as_table:
         for change in changes:
-            click.echo(_line(change))
+            echo(_line(change))
         click.echo(_count(changes, dry_run), err=True)
     issued: list[dict[str, Any]] = []
     done = 0
@@ -78,7 +78,9 @@ def apply(session: CommandSession, file: str, dry_run: bool, prune: bool, secret
     finally:
         if not as_table:
             shown = [asdict(change) for change in changes]
-            click.echo(as_json({"changes": shown, "applied": done, "dry_run": dry_run, "tokens": issued}))
+            printed = ", ".join(token["id"] for token in issued if "token" in token)
+            with naming_lost_secret("token", printed, "llmproxy token rotate TOKEN_ID") if printed else nullcontext():
+                echo(as_json({"changes": shown, "applied": done, "dry_run": dry_run, "tokens": issued}))
 
 
 def _declaration(client: ManagementClient, file: str) -> Declaration:
@@ -167,7 +169,8 @@ def _hand_over(token: dict[str, Any], secrets: IO[str] | None, issued: list[dict
     else:
         issued.append(token)
         if printed:
-            click.echo(f"{printable(token['project'])}/{printable(token['name'])}  {token['token']}")
+            with naming_lost_secret("token", token["id"], f"llmproxy token rotate {token['id']}"):
+                echo(f"{printable(token['project'])}/{printable(token['name'])}  {token['token']}")
             click.echo("Keep the token now: it is not shown again.", err=True)
 
 

@@ -32,7 +32,7 @@ from llmproxy.cli.archive_file import (
 )
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.encryption import CONNECT_SECONDS, encryption_keys
-from llmproxy.cli.output import Columns, as_json, table
+from llmproxy.cli.output import Columns, as_json, echo, table
 from llmproxy.cli.progress import Progress
 from llmproxy.cli.session import output_format
 from llmproxy.config.load import load
@@ -134,11 +134,11 @@ def _show(shown: str, file: Path, manifest: Manifest, begun: float, done: str, n
     rows, seconds = sum(each["rows"] for each in tables), time.monotonic() - begun
     if shown == "json":
         said = {"file": str(file), "revision": manifest["revision"], "rows": rows, "seconds": round(seconds, 1)}
-        click.echo(as_json({**said, "tables": tables, "notes": notes}))
+        echo(as_json({**said, "tables": tables, "notes": notes}))
         return
     filled = [{**each, "sum": each["sum"][:16]} for each in tables if each["rows"]]
-    click.echo(table(filled, COLUMNS))
-    click.echo(f"{file}: {rows:,} rows of {len(tables)} tables {done}, {seconds:.1f} s.")
+    echo(table(filled, COLUMNS))
+    echo(f"{file}: {rows:,} rows of {len(tables)} tables {done}, {seconds:.1f} s.")
     for note in notes:
         click.echo(note, err=True)
 

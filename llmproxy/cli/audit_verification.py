@@ -15,7 +15,7 @@ from llmproxy.base.audit_chain import ChainLink, ChainReport, verify
 from llmproxy.cli.client import management_path
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.encryption import encryption_keys
-from llmproxy.cli.output import as_json
+from llmproxy.cli.output import as_json, echo
 from llmproxy.cli.session import CommandSession, with_session
 from llmproxy.config.load import load
 from llmproxy.config.model import Settings
@@ -61,10 +61,10 @@ def verify_audit_log(session: CommandSession, config: str, files: tuple[str, ...
         sys.exit(os.EX_CONFIG)
     if session.output == "json":
         rows = [{"place": place, "entries": each.entries, "problem": each.problem} for place, each in reports.items()]
-        click.echo(as_json({"data": rows}))
+        echo(as_json({"data": rows}))
     else:
         for place, report in reports.items():
-            click.echo(f"{place}: {_said(report)}")
+            echo(f"{place}: {_said(report)}")
     sys.exit(1 if any(report.problem for report in reports.values()) else 0)
 
 

@@ -12,6 +12,7 @@ import click
 from llmproxy.cli.chat_stream import FORMATS, ChatClient, TurnSummary
 from llmproxy.cli.client import check_url
 from llmproxy.cli.errors import NotAuthorized
+from llmproxy.cli.output import echo
 from llmproxy.cli.secret import client_token
 from llmproxy.cli.session import DEFAULT_URL, CommandSession
 
@@ -45,8 +46,8 @@ def chat(
         turn = TurnSummary()
         try:
             for piece in client.stream(messages, turn):
-                click.echo(_on_terminal(piece), nl=False)
-            click.echo()
+                echo(_on_terminal(piece), nl=False)
+            echo()
         except click.ClickException as e:
             if not sys.stdin.isatty() or isinstance(e, NotAuthorized):
                 raise

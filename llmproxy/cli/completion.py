@@ -6,6 +6,7 @@ import click
 from click.shell_completion import get_completion_class
 
 from llmproxy.cli.errors import Misconfigured
+from llmproxy.cli.output import echo
 
 VARIABLE = "_LLMPROXY_COMPLETE"  # by which click is asked, from the name of the program
 
@@ -17,4 +18,4 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     if kind is None:
         raise Misconfigured(f"The installed click has no completion for {shell}.")
-    click.echo(kind(click.get_current_context().find_root().command, {}, "llmproxy", VARIABLE).source())
+    echo(kind(click.get_current_context().find_root().command, {}, "llmproxy", VARIABLE).source())

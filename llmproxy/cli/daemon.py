@@ -16,10 +16,12 @@ TWISTD_CODE = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd i
 @click.argument("path", default=DEFAULT_SETTINGS)
 def check_config(path: str) -> None:
     """Check a settings file, and report all that is wrong with it."""
-    from llmproxy.config.load import check_report  # not before: to become the daemon, nothing of it is needed
+    # Not before: to become the daemon, nothing of it is needed.
+    from llmproxy.cli.output import echo
+    from llmproxy.config.load import check_report
 
     code, text = check_report(path, os.environ)
-    click.echo(text, err=code != 0)
+    click.echo(text, err=True) if code else echo(text)
     sys.exit(code)
 
 

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
+from llmproxy.cli.output import echo
 from llmproxy.composition.own_secrets import encryption_key_file
 from llmproxy.config.load import load, read_private
 from llmproxy.config.model import Settings
@@ -68,10 +69,10 @@ def rotate_key(config: str) -> None:
         finally:
             engine.dispose()
         if file is None:
-            click.echo("All is sealed with the first key. Take the other lines out of ENCRYPTION_KEY, and restart.")
+            echo("All is sealed with the first key. Take the other lines out of ENCRYPTION_KEY, and restart.")
         else:
             replace_secret(file, keys[0])
-            click.echo(f"All is sealed with the new key. {file} has only that now: keep a copy, and drop old copies.")
+            echo(f"All is sealed with the new key. {file} has only that now: keep a copy, and drop old copies.")
     except (SettingsError, OSError, ValueError, SQLAlchemyError, CannotOpen) as e:
         click.echo(f"Error: {e}", err=True)
         sys.exit(os.EX_CONFIG)

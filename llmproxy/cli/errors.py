@@ -19,6 +19,12 @@ class Unreachable(click.ClickException):
     exit_code = os.EX_UNAVAILABLE
 
 
+class OutputFailed(click.ClickException):
+    """Standard output takes nothing; what was to be done may be done."""
+
+    exit_code = os.EX_IOERR
+
+
 class NotAuthorized(click.ClickException):
     """The management token is missing or wrong."""
 

@@ -14,6 +14,7 @@ import click
 
 from llmproxy.cli.client import NoRedirect, printable
 from llmproxy.cli.errors import Unreachable
+from llmproxy.cli.output import echo
 from llmproxy.cli.session import CommandSession, with_session
 
 TIMEOUT_SECONDS = 8.0
@@ -30,10 +31,10 @@ def health(session: CommandSession, live: bool) -> None:
     """
     status, page = _page(session.url.rstrip("/") + ("/live" if live else "/ready"))
     if session.output == "json":
-        click.echo(json.dumps(page))
+        echo(json.dumps(page))
     else:
         wrong = {name: state for name, state in page["checks"].items() if state != "ok"}
-        click.echo(printable("; ".join([str(page["status"]), *(f"{name}: {state}" for name, state in wrong.items())])))
+        echo(printable("; ".join([str(page["status"]), *(f"{name}: {state}" for name, state in wrong.items())])))
     sys.exit(os.EX_OK if status == 200 else 1)
 
 

@@ -15,7 +15,7 @@ import yaml
 from llmproxy.cli.archive import import_file
 from llmproxy.cli.errors import Misconfigured, RequestRejected
 from llmproxy.cli.litellm import ImportedApi, LiteLLMImport, read_config, read_keys
-from llmproxy.cli.output import Columns, as_json, table
+from llmproxy.cli.output import Columns, as_json, echo, table
 from llmproxy.cli.session import output_format
 from llmproxy.config.load import parse
 from llmproxy.config.problems import SettingsError
@@ -80,11 +80,9 @@ def litellm(config: str, keys: str | None, output: str | None) -> None:
         raise Misconfigured(f"{config} makes settings that will not do:\n{e}") from e
     notes = [asdict(note) for note in result.notes]
     if output_format(output) == "json":
-        click.echo(as_json({"settings": settings, "commands": commands, "data": notes}))
+        echo(as_json({"settings": settings, "commands": commands, "data": notes}))
         return
-    click.echo(
-        settings + "\n# Then, with the daemon running:\n" + "".join(f"#   {line}\n" for line in commands), nl=False
-    )
+    echo(settings + "\n# Then, with the daemon running:\n" + "".join(f"#   {line}\n" for line in commands), nl=False)
     click.echo(table(notes, COLUMNS), err=True)
     taken = sum(note.taken for note in result.notes)
     click.echo(f"{taken} entries were taken, {len(notes) - taken} were not.", err=True)

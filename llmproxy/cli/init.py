@@ -20,7 +20,9 @@ import click
 from llmproxy.cli.client import ManagementClient, management_path
 from llmproxy.cli.daemon import DEFAULT_SETTINGS, twistd_command
 from llmproxy.cli.errors import Misconfigured, Unreachable
+from llmproxy.cli.output import echo
 from llmproxy.cli.secret import KEY_SOURCES, management_token, provider_keys
+from llmproxy.cli.session import naming_lost_secret
 from llmproxy.config.load import load, parse
 from llmproxy.config.problems import SettingsError
 
@@ -107,8 +109,8 @@ def init(config: str, yes: bool, force: bool, token_file: str | None, source: st
     with _daemon(str(path)) as client:
         project = client.request("POST", management_path("projects"), {"name": answers["project"], "api_keys": key})
         body = {"project_id": project["id"], "name": answers["token"]}
-        token = client.request("POST", management_path("tokens"), body)["token"]
-    _tell(path, answers, project["id"], token, token_file, has_key=bool(key))
+        token = client.request("POST", management_path("tokens"), body)
+    _tell(path, answers, token, token_file, has_key=bool(key))
 
 
 def _answers(given: Mapping[str, str | None], ask: bool) -> dict[str, str]:
@@ -203,18 +205,19 @@ def _ready(process: subprocess.Popen[bytes], url: str, state_dir: str) -> Manage
     return None
 
 
-def _tell(path: Path, answers: Mapping[str, Any], project: str, token: str, file: str | None, has_key: bool) -> None:
+def _tell(path: Path, answers: Mapping[str, Any], token: Mapping[str, str], file: str | None, has_key: bool) -> None:
     if file is None:
-        click.echo(token)
+        with naming_lost_secret("token", token["id"], f"llmproxy token rotate {token['id']}, with the daemon running"):
+            echo(token["token"])
         click.echo("This is the first token. Keep it now: it is not shown again.", err=True)
     else:
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as kept:
-            kept.write(token + "\n")
+            kept.write(token["token"] + "\n")
         click.echo(f"The first token is in {file}.", err=True)
     click.echo(
         f"Keys and the management token are in {answers['state_dir']}/: keep a copy of encryption-key.", err=True
     )
     if not has_key:
-        said = f"llmproxy project update {project} --api-key {answers['api']}=prompt"
+        said = f"llmproxy project update {token['project_id']} --api-key {answers['api']}=prompt"
         click.echo(f"The project has no provider key yet. With the daemon running: {said}", err=True)
     click.echo(f"Start it with: llmproxy run --config {path}", err=True)

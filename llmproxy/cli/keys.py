@@ -42,8 +42,8 @@ def create(session: CommandSession, name: str, role: str, projects: tuple[str, .
     client = session.client()
     bound = [id_of(client, "project", project) for project in projects]
     body = {"name": name, "role": role, **({"projects": bound} if bound else {})}
-    session.show(client.request("POST", management_path("keys"), body))
-    click.echo("Keep the key now: it is not shown again.", err=True)
+    issued = client.request("POST", management_path("keys"), body)
+    session.show_once(issued, "key", f"llmproxy key revoke {issued['id']}")
 
 
 @key.command("list")

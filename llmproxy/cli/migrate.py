@@ -9,6 +9,7 @@ import click
 
 from llmproxy.cli.archive import CONFIG, store_errors
 from llmproxy.cli.encryption import CONNECT_SECONDS
+from llmproxy.cli.output import echo
 from llmproxy.config.load import load
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.migrate import SCRIPTS, newest_revision, prepare, stored_revisions
@@ -41,7 +42,7 @@ def status(config: str) -> None:
             finally:
                 engine.dispose()
         newest = newest_revision(SCRIPTS)
-        click.echo(f"database: {', '.join(stored) or 'new'}\nllmproxy: {newest}")
+        echo(f"database: {', '.join(stored) or 'new'}\nllmproxy: {newest}")
     sys.exit(0 if stored == (newest,) else 1)
 
 
@@ -51,4 +52,4 @@ def upgrade(config: str) -> None:
     """Upgrade the database to the revision of this llmproxy, as a start does; a SQLite file is copied first."""
     with store_errors():
         prepare(parse_store_url(load(config, os.environ).store.url), lambda connection: None, timeout=CONNECT_SECONDS)
-        click.echo(f"The database is at revision {newest_revision(SCRIPTS)}.")
+        echo(f"The database is at revision {newest_revision(SCRIPTS)}.")

@@ -5,12 +5,32 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+import click
+
 from llmproxy.cli.client import printable
+from llmproxy.cli.errors import OutputFailed
 
 Columns = Mapping[str, Callable[[Mapping[str, Any]], object]]
+
+
+def echo(value: object = "", nl: bool = True) -> None:
+    """Print on standard output; L{OutputFailed} where that takes nothing. A reader that has left is click's to see."""
+    if sys.stdout is None:  # of a process that was started without; click would print nothing
+        raise OutputFailed("Standard output cannot be written: it is closed.")
+    try:
+        click.echo(value, nl=nl)
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        with suppress(OSError):  # or the interpreter would fail once more, with what is left in the buffer
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise OutputFailed(f"Standard output cannot be written: {e.strerror}.") from e
 
 
 def as_json(value: object) -> str:

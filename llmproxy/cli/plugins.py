@@ -9,7 +9,7 @@ import click
 from twisted.plugin import getPlugins
 from zope.interface import Interface
 
-from llmproxy.cli.output import Columns, as_json, table
+from llmproxy.cli.output import Columns, as_json, echo, table
 from llmproxy.cli.session import output_format
 from llmproxy.interfaces import (
     ICacheFactory,
@@ -43,7 +43,7 @@ def list_plugins(output: str | None) -> None:
     Ends with 1 where two claim the same name, which would stop the daemon.
     """
     rows = plugin_rows()
-    click.echo(as_json({"data": rows}) if output_format(output) == "json" else table(rows, COLUMNS))
+    echo(as_json({"data": rows}) if output_format(output) == "json" else table(rows, COLUMNS))
     names = [(row["setting"], row["name"]) for row in rows]
     twice = sorted({f"{setting}: {name}" for setting, name in names if names.count((setting, name)) > 1})
     if twice:

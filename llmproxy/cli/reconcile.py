@@ -12,7 +12,7 @@ import click
 
 from llmproxy.cli.client import ManagementClient, management_path
 from llmproxy.cli.errors import Misconfigured, RequestRejected
-from llmproxy.cli.output import Columns, as_json, table
+from llmproxy.cli.output import Columns, as_json, echo, table
 from llmproxy.cli.project_filter import project_option, project_query
 from llmproxy.cli.provider_exports import ANY_MODEL, ProviderExport, read_export
 from llmproxy.cli.reconciliation import Comparison, Tolerance, compare
@@ -70,12 +70,12 @@ def reconcile(
     shown = [_row(each) for each in compared]
     differences = sum(each.differs for each in compared)
     if session.output == "json":
-        click.echo(as_json({**_about(export, first, last, names), "differences": differences, "data": shown}))
+        echo(as_json({**_about(export, first, last, names), "differences": differences, "data": shown}))
     else:
         wanted = [row for row in shown if everything or row["differs"]]
         if wanted:
-            click.echo(table(wanted, COLUMNS))
-        click.echo(_summary(export, first, last, names, compared))
+            echo(table(wanted, COLUMNS))
+        echo(_summary(export, first, last, names, compared))
     sys.exit(1 if differences else 0)
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import click
 
 from llmproxy.cli.client import ManagementClient, check_url
-from llmproxy.cli.output import Columns, as_json, card, table
+from llmproxy.cli.errors import OutputFailed
+from llmproxy.cli.output import Columns, as_json, card, echo, table
 from llmproxy.cli.secret import management_token
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -31,11 +33,29 @@ class CommandSession:
 
     def show(self, value: Mapping[str, Any]) -> None:
         """Print one thing."""
-        click.echo(as_json(value) if self.output == "json" else card(value))
+        echo(as_json(value) if self.output == "json" else card(value))
+
+    def show_once(self, value: Mapping[str, Any], what: str, remedy: str) -> None:
+        """Print one thing with a secret that can never be shown again.
+
+        @param what: What it is, C{token}; C{remedy}: the command to go on with where it could not be printed.
+        """
+        with naming_lost_secret(what, value["id"], remedy):
+            self.show(value)
+        click.echo(f"Keep the {what} now: it is not shown again.", err=True)
 
     def show_list(self, value: Mapping[str, Any], columns: Columns) -> None:
         """Print a list."""
-        click.echo(as_json(value) if self.output == "json" else table(value["data"], columns))
+        echo(as_json(value) if self.output == "json" else table(value["data"], columns))
+
+
+@contextmanager
+def naming_lost_secret(what: str, identifier: str, remedy: str) -> Iterator[None]:
+    """Where printing fails in here, say of what the secret is lost, and how to go on."""
+    try:
+        yield
+    except OutputFailed as e:
+        raise OutputFailed(f"{e.message} The {what} {identifier} is valid, and was not shown. Run: {remedy}") from e
 
 
 def connection_options(url: str | None, output: str | None, environment: bool) -> Callable[[Command], Command]:

@@ -84,8 +84,8 @@ def create(session: CommandSession, **options: Any) -> None:
     body = _given(options) | limit_values(options) | policy_values(options) | notes(options)
     client = session.client()
     body["project_id"] = id_of(client, "project", body["project_id"])
-    session.show(client.request("POST", management_path("tokens"), body))
-    click.echo("Keep the token now: it is not shown again.", err=True)
+    issued = client.request("POST", management_path("tokens"), body)
+    session.show_once(issued, "token", f"llmproxy token revoke {issued['id']}")
 
 
 @token.command()
@@ -118,8 +118,8 @@ def _given(options: Mapping[str, Any]) -> dict[str, Any]:
 @with_session
 def rotate(session: CommandSession, token_id: str, grace: str) -> None:
     """Give a token another secret, shown this once; both are valid for a while."""
-    session.show(session.client().request("POST", management_path("tokens", token_id, "rotate"), {"grace": grace}))
-    click.echo("Keep the token now: it is not shown again.", err=True)
+    rotated = session.client().request("POST", management_path("tokens", token_id, "rotate"), {"grace": grace})
+    session.show_once(rotated, "token", f"llmproxy token rotate {token_id}")
 
 
 @token.command("list")

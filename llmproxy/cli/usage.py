@@ -12,7 +12,7 @@ import click
 
 from llmproxy.cli.client import management_path
 from llmproxy.cli.export import in_place, json_array, with_progress
-from llmproxy.cli.output import Columns, as_csv
+from llmproxy.cli.output import Columns, as_csv, echo
 from llmproxy.cli.project_filter import project_option, project_query
 from llmproxy.cli.reconcile import reconcile
 from llmproxy.cli.session import CommandSession, with_session
@@ -84,7 +84,7 @@ def report(
             column for name in by for column in ((NAMES.get(name, name),) if name in GROUPS else (name, "claimed"))
         ]
         names = [*told_apart, *(found["data"][0] if found["data"] else ())]
-        click.echo(as_csv(list(dict.fromkeys(names)), found["data"]), nl=False)
+        echo(as_csv(list(dict.fromkeys(names)), found["data"]), nl=False)
     else:
         columns: dict[str, Callable[[Mapping[str, Any]], object]] = {}
         for name in by:
@@ -135,7 +135,7 @@ def export(
         parts = client.parts(path, **span, format="focus")
     if file is None:
         for part in parts:
-            click.echo(part, nl=False)
+            echo(part, nl=False)
     else:
         in_place(file, with_progress(parts, total))
 

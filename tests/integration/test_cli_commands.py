@@ -251,3 +251,27 @@ def test_what_runs_there(tmp_path: Path) -> None:
             database.execute("DELETE FROM audit_log WHERE seq = 3")
         code, verdict = ends("audit", "verify", "--daemon")
         assert code == 1 and verdict["problem"]
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    """It is said, and of a secret that is lost so, whose it is; a closed output is no good end either."""
+    with Stack(tmp_path) as stack:
+        code = "from llmproxy.cli import main; main()"
+        env = {**os.environ, **stack.env, "LLMPROXY_URL": stack.url, "LLMPROXY_MANAGEMENT_TOKEN": MANAGEMENT}
+
+        def ends(to: str, *command: str) -> tuple[int, str]:
+            shell = ["sh", "-c", f'exec "$@" {to}', "sh", sys.executable, "-c", code, *command]
+            done = subprocess.run(shell, env=env, cwd=tmp_path, stderr=subprocess.PIPE, text=True, timeout=60)
+            return done.returncode, done.stderr
+
+        status, said = ends("> /dev/full", "token", "create", "--project", stack.project, "--name", "lost")
+        [token] = [each for each in stack.manage("GET", "/manage/tokens")["data"] if each["name"] == "lost"]
+        assert (status, said) == (
+            74,
+            "Error: Standard output cannot be written: No space left on device. The token "
+            f"{token['id']} is valid, and was not shown. Run: llmproxy token revoke {token['id']}\n",
+        )
+        status, said = ends(">&-", "key", "create", "--name", "lost", "--role", "viewer")
+        [key] = stack.manage("GET", "/manage/keys")["data"]
+        assert status == 74 and said.startswith("Error: Standard output cannot be written: it is closed. The key ")
+        assert said.endswith(f"Run: llmproxy key revoke {key['id']}\n")

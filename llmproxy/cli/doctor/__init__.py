@@ -14,6 +14,7 @@ from llmproxy.cli.client import printable
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.doctor.findings import FAILED, Finding
 from llmproxy.cli.errors import Misconfigured
+from llmproxy.cli.output import echo
 from llmproxy.cli.session import output_format
 from llmproxy.config.load import load
 from llmproxy.config.problems import SettingsError
@@ -38,7 +39,7 @@ def doctor(path: str, output: str | None) -> None:
     findings: list[Finding] = []
     _run(settings, findings)
     if output_format(output) == "json":
-        click.echo(json.dumps({"data": [finding.as_json() for finding in findings]}, indent=2))
+        echo(json.dumps({"data": [finding.as_json() for finding in findings]}, indent=2))
     else:
         _print(findings)
     failures = sum(finding.state == FAILED for finding in findings)
@@ -70,6 +71,6 @@ def _print(findings: list[Finding]) -> None:
     width = max(len(finding.subject) for finding in findings)
     for finding in findings:
         state = click.style(finding.state.ljust(7), fg=_COLORS[finding.state])
-        click.echo(f"{state}  {finding.subject.ljust(width)}  {printable(finding.detail)}")
+        echo(f"{state}  {finding.subject.ljust(width)}  {printable(finding.detail)}")
         if finding.advice:
-            click.echo(f"{'':7}  {'':{width}}  → {printable(finding.advice)}")
+            echo(f"{'':7}  {'':{width}}  → {printable(finding.advice)}")
