@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, inspect, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.sealing import CannotOpen, Sealer, TokenHasher
-from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
+from llmproxy.store.engines import opening_failure, parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.errors import KeyMissing, WrongKey
 from llmproxy.store.sqlite_file import refuse_foreign
 from llmproxy.store.tables import canaries
@@ -48,7 +48,7 @@ def refuse_new_key(path: Path, url: str) -> None:
                 select(canaries.c.name).where(canaries.c.name == _NAME)
             )
     except SQLAlchemyError as e:
-        raise KeyMissing(_UNTOLD.format(path=path)) from e
+        raise KeyMissing(f"{opening_failure(exactly, e)} {_UNTOLD.format(path=path)}") from e
     finally:
         engine.dispose()
     if used:
@@ -68,8 +68,8 @@ _LOST = (
     "database are of no use: to begin anew, name another database."
 )
 _UNTOLD = (
-    "The encryption key {path} is not there, and the database does not say whether it has keys that were sealed with "
-    "it. Put the file back, set LLMPROXY_ENCRYPTION_KEY, or have the database answer; no new one was made."
+    "So it does not say whether it has keys that were sealed with the encryption key {path}, which is not there, and "
+    "no new one was made. Have the database answer, put the file back, or set LLMPROXY_ENCRYPTION_KEY."
 )
 _WRONG = (
     "The keys in this database were sealed with another encryption key. Set LLMPROXY_ENCRYPTION_KEY (or the key file "

@@ -9,12 +9,11 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from llmproxy.base.coroutines import within
-from llmproxy.base.url_masking import MASK, mask_url, mask_urls
 from llmproxy.errors import StoreUnavailable
 from llmproxy.store import engines, health
 from llmproxy.store.errors import database_errors, unavailable
@@ -81,11 +80,7 @@ class Database:
             self._identity = None if file is None else FileIdentity(file)
             return engines.pooled_engine(self.url, self.pools.connections, self._timeout)
         except SQLAlchemyError as e:
-            reason = str(e.orig).strip() if isinstance(e, DBAPIError) else str(e)
-            place = mask_url(self.url.render_as_string(hide_password=False))
-            for password in engines.url_passwords(self.url):
-                reason = reason.replace(password, MASK)
-            raise StoreUnavailable(f"The store {place} could not be opened: {mask_urls(reason)}") from e
+            raise StoreUnavailable(engines.opening_failure(self.url, e)) from e
 
     async def close(self) -> None:
         """Finish what was begun, within the timeout, and let the database go."""

@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, NullPool, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
+from llmproxy.base.url_masking import MASK, mask_url, mask_urls
 from llmproxy.store.errors import DriverMissing, InvalidStoreURL
 
 _DRIVERS = {
@@ -52,6 +53,15 @@ def url_passwords(url: URL) -> list[str]:
     """Those that it holds: before the host, and among the options, where libpq takes them too."""
     options = [each for name in _PASSWORD_OPTIONS for each in url.normalized_query.get(name, ())]
     return [each for each in (url.password, *options) if each]
+
+
+def opening_failure(url: URL, error: SQLAlchemyError) -> str:
+    """That it could not be opened, and what the driver says of it; no password is repeated."""
+    reason = " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split()).rstrip(".")
+    for password in url_passwords(url):
+        reason = reason.replace(password, MASK)
+    place = mask_url(url.render_as_string(hide_password=False))
+    return f"The store {place} could not be opened: {mask_urls(reason)}."
 
 
 def pooled_engine(url: URL, size: int, timeout: float) -> Engine:

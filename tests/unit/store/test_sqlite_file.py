@@ -73,5 +73,17 @@ class LostKeyTests(TrialCase):
         with self.assertRaisesRegex(KeyMissing, "has keys that were sealed with it"):
             refuse_new_key(key, url)
         path.write_bytes(b"no database at all" * 100)
-        with self.assertRaisesRegex(KeyMissing, "does not say"):
+        with self.assertRaisesRegex(KeyMissing, "could not be opened: file is not a database. So it does not say"):
             refuse_new_key(key, url)
+
+    def test_a_database_that_is_away(self) -> None:
+        """What the driver says comes first, without the passwords; the key is only why nothing was made."""
+        url = "postgresql://u:hunter2@127.0.0.1:1/db?password=hunter3"
+        with self.assertRaises(KeyMissing) as raised:
+            refuse_new_key(Path("key"), url)
+        said = str(raised.exception)
+        self.assertRegex(
+            said, r"^The store postgresql\+psycopg://\*\*\*@127.0.0.1:1/db\?password=\*\*\* could not be opened: "
+        )
+        self.assertIn("Connection refused", said.partition("So it does not say")[0])
+        self.assertNotIn("hunter", said)
