@@ -28,11 +28,14 @@ def management_token(given: str | None, environ: Mapping[str, str]) -> str:
     if named is not None:
         return _token(named)
     kept = Path(environ.get("LLMPROXY_STATE_DIR") or "data") / "management-token"
-    if not kept.exists():
+    try:
+        return _token(_owned(kept))
+    except Misconfigured as e:
+        if not isinstance(e.__cause__, FileNotFoundError):
+            raise
         raise NotAuthorized(
             f"No management token: set LLMPROXY_MANAGEMENT_TOKEN or --management-token-file; {kept} is not there."
-        )
-    return _token(_owned(kept))
+        ) from e
 
 
 def client_token(given: str | None, environ: Mapping[str, str]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, delete, insert, select, update
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
@@ -22,6 +23,18 @@ def touch(connection: Connection) -> None:
     """Change a row that nobody reads. Blocks."""
     if not connection.execute(_TOUCH).rowcount:
         connection.execute(insert(epochs).values(name="health", number=0))
+
+
+@contextmanager
+def untouched(connection: Connection) -> Iterator[None]:
+    """Have that row be as before, once what is done in here has been committed. Blocks."""
+    of_health = epochs.c.name == "health"
+    before = connection.scalar(select(epochs.c.number).where(of_health))
+    yield
+    if before is None:
+        connection.execute(delete(epochs).where(of_health))
+    else:
+        connection.execute(update(epochs).where(of_health).values(number=before))
 
 
 class Health:

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_background import lines, metric, ready
-from tests.integration.test_unwritable_store import locked, small_disk
+from tests.integration.test_unwritable_store import locked
 from tests.support.processes import HOST
+from tests.support.small_disk import small_disk
 from tests.support.stack import Stack, eventually
 
 BODY = json.dumps({"model": "gpt-4o", "messages": [{"role": "user", "content": "x"}]}).encode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -12,8 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pytest
-
+from tests.support.small_disk import small_disk
 from tests.support.stack import Stack, eventually
 
 
@@ -24,19 +22,6 @@ def locked(stack: Stack) -> Iterator[None]:
         other.execute("BEGIN IMMEDIATE")
         yield
         other.execute("ROLLBACK")
-
-
-@contextmanager
-def small_disk(path: Path, size: str) -> Iterator[None]:
-    """A file system of so many bytes is mounted there."""
-    path.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(path)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip("no file system can be mounted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(path)], check=True)
 
 
 def refusal(stack: Stack, method: str, path: str, body: object = None) -> tuple[int, dict[str, Any]]:

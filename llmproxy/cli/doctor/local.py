@@ -23,9 +23,9 @@ from llmproxy.process.start_failures import check_files
 from llmproxy.sealing import CannotOpen, TokenHasher
 from llmproxy.store.canary import check_key, refuse_new_key
 from llmproxy.store.data_keys import data_key
-from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
+from llmproxy.store.engines import autocommit, parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.errors import StartupError, failure_reason
-from llmproxy.store.health import touch
+from llmproxy.store.health import touch, untouched
 from llmproxy.store.migrate import SCRIPTS, newest_revision, stored_revisions
 from llmproxy.store.projects import further
 from llmproxy.store.secrets import read_secret
@@ -53,11 +53,19 @@ def local_findings(
 ) -> tuple[list[Finding], Keys]:
     """What was found, and the provider keys that the store holds. Blocks for the store, within its timeouts."""
     keys: Keys = defaultdict(list)
-    found = [_files(settings), _state_dir(settings)]
+    found = [_files(settings), *_seen("state_dir", _state_dir(settings))]
     encryption, finding = _secret(settings, environ, "ENCRYPTION_KEY", "encryption-key")
     found += [finding, _secret(settings, environ, "MANAGEMENT_TOKEN", "management-token")[1]]
-    found += [_descriptors(settings), *_store(settings, encryption, keys, now)]
+    found += [_descriptors(settings), *_seen("store", _store(settings, encryption, keys, now))]
     return found, keys
+
+
+def _seen(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """They, or that it cannot even be seen what is there, in a folder of another user's."""
+    try:
+        yield from findings
+    except OSError as e:
+        yield failure(subject, e, f"Run this as the daemon's user, or let {_user()} look there.")
 
 
 def _files(settings: Settings) -> Finding:
@@ -68,20 +76,22 @@ def _files(settings: Settings) -> Finding:
     return Finding("files", OK, f"The files that the settings name can be used by {_user()}.")
 
 
-def _state_dir(settings: Settings) -> Finding:
+def _state_dir(settings: Settings) -> Iterator[Finding]:
     path = Path(settings.state_dir).absolute()
     if not path.exists():
         parent = next(each for each in path.parents if each.exists())
         if os.access(parent, os.W_OK | os.X_OK):
-            return Finding("state_dir", OK, f"{path} will be made by the first start.")
-        return Finding("state_dir", FAILED, f"{path} is not there, and {_user()} cannot make it.", _chown(parent))
-    if not path.is_dir():
-        return Finding("state_dir", FAILED, f"{path} is no directory.", "Name another, or move the file away.")
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        return Finding("state_dir", FAILED, f"{path} cannot be written by {_user()}.", _chown(path))
-    if path.stat().st_mode & 0o022:
-        return Finding("state_dir", WARNING, f"{path} can be written by other users.", f"Run: chmod go-w {path}")
-    return Finding("state_dir", OK, f"{path} can be written by {_user()}.")
+            yield Finding("state_dir", OK, f"{path} will be made by the first start.")
+        else:
+            yield Finding("state_dir", FAILED, f"{path} is not there, and {_user()} cannot make it.", _chown(parent))
+    elif not path.is_dir():
+        yield Finding("state_dir", FAILED, f"{path} is no directory.", "Name another, or move the file away.")
+    elif not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        yield Finding("state_dir", FAILED, f"{path} cannot be written by {_user()}.", _chown(path))
+    elif path.stat().st_mode & 0o022:
+        yield Finding("state_dir", WARNING, f"{path} can be written by other users.", f"Run: chmod go-w {path}")
+    else:
+        yield Finding("state_dir", OK, f"{path} can be written by {_user()}.")
 
 
 def _secret(settings: Settings, environ: Mapping[str, str], name: str, file: str) -> tuple[str, Finding]:
@@ -136,8 +146,10 @@ def _store(settings: Settings, encryption: str, keys: Keys, now: Callable[[], fl
         yield failure("store", e, "Correct store.url, or install what it needs.")
         return
     try:
+        with autocommit(engine).connect() as connection:
+            yield from _database(connection, now)
         with engine.connect() as connection, connection.begin() as transaction:
-            yield from _database(connection, encryption, keys, now)
+            yield from _sealed(connection, encryption, keys)
             transaction.rollback()
     except SQLAlchemyError as e:
         reason = failure_reason(getattr(e, "orig", None))
@@ -153,8 +165,8 @@ def _new_file(file: Path) -> Finding:
     return Finding("store", OK, f"{file} will be made by the first start.")
 
 
-def _database(connection: Connection, encryption: str, keys: Keys, now: Callable[[], float]) -> Iterator[Finding]:
-    """Within a transaction that is rolled back."""
+def _database(connection: Connection, now: Callable[[], float]) -> Iterator[Finding]:
+    """Each statement is a transaction of its own: a full disk shows only where something is committed."""
     if connection.dialect.name == "postgresql":
         yield _database_clock(connection, now)
     stored, newest = stored_revisions(connection), newest_revision(SCRIPTS)
@@ -165,12 +177,19 @@ def _database(connection: Connection, encryption: str, keys: Keys, now: Callable
         detail = f"A newer llmproxy has upgraded it to {max(stored)}; this one knows up to {newest}."
         yield Finding("store", FAILED, detail, "Run the newer llmproxy, or restore the copy made before the upgrade.")
         return
-    touch(connection)
+    with untouched(connection):
+        touch(connection)
     if stored != (newest,):
         yield Finding("store", WARNING, f"The next start will upgrade it from {stored[0]} to {newest}.", "Back it up.")
     else:
         yield Finding("store", OK, f"It takes writes, and is at revision {newest}.")
-    if encryption and inspect(connection).has_table(provider_keys.name):
+
+
+def _sealed(connection: Connection, encryption: str, keys: Keys) -> Iterator[Finding]:
+    """Within a transaction that is rolled back."""
+    stored = stored_revisions(connection)
+    ours = bool(stored) and max(stored) <= newest_revision(SCRIPTS)
+    if encryption and ours and inspect(connection).has_table(provider_keys.name):
         yield _unsealed(connection, encryption, keys, stored[0] >= "0017")
 
 

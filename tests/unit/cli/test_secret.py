@@ -36,6 +36,11 @@ class ManagementTokenTests(DaemonTestCase):
         said = await self.fails(77, "project", "list", environ=NO_TOKEN)
         self.assertIn("LLMPROXY_MANAGEMENT_TOKEN", said)
 
+    async def test_out_of_reach(self) -> None:
+        """Where it cannot even be seen whether there is one, such as in another user's directory, that is said."""
+        said = await self.fails(78, "project", "list", environ={**NO_TOKEN, "LLMPROXY_STATE_DIR": "x" * 300})
+        self.assertIn("management-token cannot be read: File name too long.", said)
+
     async def test_wrong(self) -> None:
         """A token that the server does not accept ends with 77, and is not repeated."""
         said = await self.fails(77, "project", "list", environ={"LLMPROXY_MANAGEMENT_TOKEN": "wrong-one"})

@@ -13,6 +13,7 @@ from llmproxy.cli.doctor.findings import Finding
 from llmproxy.cli.doctor.local import clock_finding, local_findings
 from llmproxy.config.load import parse
 from tests.support.databases import migrated_sqlite
+from tests.support.small_disk import fill, small_disk
 
 SETTINGS = """\
 apis: {{openai: {{base_url: "http://127.0.0.1:1", allowed_endpoints: [/v1/models]}}}}
@@ -43,7 +44,38 @@ class LocalTests(unittest.TestCase):
     def test_database(self) -> None:
         """One that is there is written to, and nothing of it is left."""
         migrated_sqlite(self.home / "llmproxy.db")
-        self.assertIn("It takes writes", self.look()["store"].detail)
+        for number in (None, 7):
+            with closing(sqlite3.connect(self.home / "llmproxy.db")) as connection, connection:
+                if number:
+                    connection.execute("INSERT INTO epochs (name, number) VALUES ('health', 7)")
+                before = list(connection.iterdump())
+            self.assertIn("It takes writes", self.look()["store"].detail)
+            with closing(sqlite3.connect(self.home / "llmproxy.db")) as connection:
+                self.assertEqual(list(connection.iterdump()), before)
+
+    def test_full_disk(self) -> None:
+        """What cannot be committed is no good store, though every statement before that succeeds."""
+        with small_disk(self.home / "disk", "2m"):
+            url = migrated_sqlite(self.home / "disk" / "llmproxy.db")
+            with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as daemon:
+                daemon.execute(
+                    "SELECT count(*) FROM epochs"
+                ).fetchall()  # the files beside are there, as while one runs
+                fill(self.home / "disk")
+                found = self.look({**KEY, "LLMPROXY_STORE_URL": url})["store"]
+        self.assertEqual((found.state, found.detail), ("failed", "It cannot be used: disk full."))
+
+    def test_out_of_reach(self) -> None:
+        """What cannot even be seen, such as in another user's directory, is told as that."""
+        long = "x" * 300
+        found = self.look({**KEY, "LLMPROXY_STATE_DIR": long, "LLMPROXY_STORE_URL": f"sqlite:///{long}/a.db"})
+        for subject in ("state_dir", "management token", "store"):
+            self.assertEqual((found[subject].state, found[subject].detail[-20:]), ("failed", " File name too long."))
+
+    def test_options_of_the_url(self) -> None:
+        for url in ("postgresql://h/db?port=x", "postgresql://h:1/db?host=a&host=b&port=x"):
+            found = self.look({**KEY, "LLMPROXY_STORE_URL": url})["store"]
+            self.assertEqual((found.state, found.advice), ("failed", "Correct store.url, or install what it needs."))
 
     def test_not_a_database(self) -> None:
         (self.home / "llmproxy.db").write_text("This is no database at all, but a letter to somebody." * 100)
