@@ -6,19 +6,14 @@ Export and import are for a move: they name the database, which must be empty, a
 from __future__ import annotations
 
 import os
-import sys
-import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from llmproxy.cli.archive_file import (
     KEY_NAME,
@@ -35,15 +30,13 @@ from llmproxy.cli.encryption import CONNECT_SECONDS, encryption_keys
 from llmproxy.cli.output import Columns, as_json, echo, table
 from llmproxy.cli.progress import Progress
 from llmproxy.cli.session import output_format
+from llmproxy.cli.store_errors import store_errors
 from llmproxy.config.load import load
 from llmproxy.config.model import Settings
-from llmproxy.config.problems import SettingsError
 from llmproxy.keyring import TOKENS, Keyring, parse_keys
 from llmproxy.sealing import CannotOpen
-from llmproxy.store.archive import NotAsArchived
 from llmproxy.store.data_keys import data_key
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
-from llmproxy.store.errors import StartupError
 from llmproxy.store.migrate import prepare
 
 FILE = click.argument("file", type=click.Path(path_type=Path))
@@ -56,25 +49,6 @@ STORE = click.option("--store", metavar="URL", help="The database, in the place 
 KEY_IS_BESIDES = "The encryption key belongs with it, and is not in it: keep a copy in another place."
 KEY_IS_MISSING = "The encryption key that belongs to this backup is not here: put it back before a start."
 COLUMNS: Columns = {"TABLE": lambda row: row["table"], "ROWS": lambda row: row["rows"], "SUM": lambda row: row["sum"]}
-
-
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """End with 78, and say why, where it cannot be done."""
-    try:
-        yield
-    except DBAPIError as e:
-        _end(f"The database has refused: {' '.join(str(e.orig).split())}")
-    except (
-        SettingsError, StartupError, NotAsArchived, OSError, ValueError, KeyError, SQLAlchemyError, tarfile.TarError,
-        EOFError,
-    ) as e:  # fmt: skip
-        _end(str(e))
-
-
-def _end(message: str) -> None:
-    click.echo(f"Error: {message}", err=True)
-    sys.exit(os.EX_CONFIG)
 
 
 @click.command("backup")
@@ -157,7 +131,7 @@ def restore(file: Path, config: str, force: bool, output: str | None) -> None:
 
     Stop the daemons first. All of it is there in the end, checked row by row, or nothing has changed.
     """
-    with store_errors():
+    with store_errors(file):
         settings = load(config, os.environ)
         try:
             _read(file, settings, parse_store_url(settings.store.url), output_format(output), force, True)
@@ -175,7 +149,7 @@ def import_file(file: Path, config: str, store: str | None, output: str | None) 
 
     Its tables are made. All of it is there in the end, checked row by row, or nothing: it may be run again.
     """
-    with store_errors():
+    with store_errors(file):
         settings = load(config, os.environ)
         try:
             _read(file, settings, parse_store_url(store or settings.store.url), output_format(output), False, False)

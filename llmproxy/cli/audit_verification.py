@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import click
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.base.audit_chain import ChainLink, ChainReport, verify
 from llmproxy.cli.client import management_path
@@ -17,15 +17,16 @@ from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.encryption import encryption_keys
 from llmproxy.cli.output import as_json, echo
 from llmproxy.cli.session import CommandSession, with_session
+from llmproxy.cli.store_errors import store_errors
 from llmproxy.config.load import load
 from llmproxy.config.model import Settings
-from llmproxy.config.problems import SettingsError
 from llmproxy.keyring import AUDIT_LOG, Keyring, parse_keys
 from llmproxy.observability.chained_file import HEAD_SUFFIX, read_head
 from llmproxy.sealing import CannotOpen
 from llmproxy.store.audit_log import verify_table
 from llmproxy.store.data_keys import data_key
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
+from llmproxy.store.errors import WrongKey
 
 CONNECT_SECONDS = 10.0
 
@@ -36,7 +37,7 @@ CONNECT_SECONDS = 10.0
     "--file",
     "files",
     multiple=True,
-    type=click.Path(),
+    type=click.Path(exists=True, dir_okay=False),
     help="The log in these files instead, oldest first: rotated ones, and the last; may be given again.",
 )
 @click.option("--daemon", is_flag=True, help="Have the daemon at the URL verify what is in its store; no file.")
@@ -53,12 +54,9 @@ def verify_audit_log(session: CommandSession, config: str, files: tuple[str, ...
         verdict = session.client().request("GET", management_path("audit", "verify"))
         session.show(verdict)
         sys.exit(1 if verdict["problem"] else 0)
-    try:
+    with store_errors():
         settings = load(config, os.environ)
         reports = dict(_reports(settings, files, Keyring(parse_keys(encryption_keys(settings, os.environ)))))
-    except (SettingsError, OSError, ValueError, SQLAlchemyError) as e:
-        click.echo(f"Error: {e}", err=True)
-        sys.exit(os.EX_CONFIG)
     if session.output == "json":
         rows = [{"place": place, "entries": each.entries, "problem": each.problem} for place, each in reports.items()]
         echo(as_json({"data": rows}))
@@ -84,22 +82,25 @@ def _reports(settings: Settings, files: tuple[str, ...], keyring: Keyring) -> It
     path = settings.audit.file
     if files:
         yield ", ".join(files), verify(partial(_lines, files), key)
-    elif path and (os.path.exists(path) or os.path.exists(path + HEAD_SUFFIX)):
+    elif path and (Path(path).exists() or Path(path + HEAD_SUFFIX).exists()):
         yield path, verify(partial(_lines, (path,)), key, head=_head(path))
 
 
 def _chain_key(connection: Connection, keyring: Keyring) -> bytes:
-    """What keys the chain, also where another encryption key seals it now; with none of its keys, all looks altered."""
+    """What keys the chain, also where another encryption key seals it now; without it, all would look altered."""
     try:
         return data_key(connection, keyring, AUDIT_LOG)
-    except CannotOpen:
-        return bytes(keyring.data_keys[AUDIT_LOG])
+    except CannotOpen as e:
+        raise WrongKey(
+            "With this encryption key the chain cannot be checked: the database was made with another one. Set "
+            "LLMPROXY_ENCRYPTION_KEY, or put the key file back."
+        ) from e
 
 
 def _lines(files: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     for file in files:
         of_file = f"{file} " if len(files) > 1 else ""
-        if not os.path.exists(file):
+        if not Path(file).exists():  # the settings' own, of which only the head is left
             continue
         with open(file, encoding="utf-8", errors="surrogatepass", newline="\n") as lines:
             yield from ((f"{of_file}line {number}", line.rstrip("\n")) for number, line in enumerate(lines, 1))

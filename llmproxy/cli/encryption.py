@@ -11,17 +11,15 @@ from pathlib import Path
 
 import click
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 
 from llmproxy.cli.daemon import DEFAULT_SETTINGS
 from llmproxy.cli.output import echo
+from llmproxy.cli.store_errors import store_errors
 from llmproxy.composition.own_secrets import encryption_key_file
 from llmproxy.config.load import load, read_private
 from llmproxy.config.model import Settings
-from llmproxy.config.problems import SettingsError
 from llmproxy.config.secret_variables import secret
 from llmproxy.keyring import Keyring, parse_keys
-from llmproxy.sealing import CannotOpen
 from llmproxy.store.data_keys import drop_unreadable_creations, old_rows, seal_anew
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.secrets import replace_secret
@@ -53,7 +51,7 @@ def rotate_key(config: str) -> None:
 
     Ends with 0 when all is sealed with the new key, with 78 where it cannot be done. May be run again.
     """
-    try:
+    with store_errors():
         settings = load(config, os.environ)
         keys = parse_keys(encryption_keys(settings, os.environ))
         file = encryption_key_file(settings, os.environ)
@@ -73,9 +71,6 @@ def rotate_key(config: str) -> None:
         else:
             replace_secret(file, keys[0])
             echo(f"All is sealed with the new key. {file} has only that now: keep a copy, and drop old copies.")
-    except (SettingsError, OSError, ValueError, SQLAlchemyError, CannotOpen) as e:
-        click.echo(f"Error: {e}", err=True)
-        sys.exit(os.EX_CONFIG)
 
 
 def _check(engine: Engine, keys: tuple[str, ...]) -> None:

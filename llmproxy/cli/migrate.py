@@ -7,9 +7,10 @@ import sys
 
 import click
 
-from llmproxy.cli.archive import CONFIG, store_errors
+from llmproxy.cli.archive import CONFIG
 from llmproxy.cli.encryption import CONNECT_SECONDS
 from llmproxy.cli.output import echo
+from llmproxy.cli.store_errors import store_errors
 from llmproxy.config.load import load
 from llmproxy.store.engines import parse_store_url, sqlite_path, upgrade_engine
 from llmproxy.store.migrate import SCRIPTS, newest_revision, prepare, stored_revisions

@@ -38,7 +38,11 @@ def data_key(connection: Connection, keyring: Keyring, purpose: str) -> bytes:
     """One of them, as L{unlock} would have it; nothing is written. L{CannotOpen} where no key of ours opens it."""
     stored = _stored(connection)
     if purpose not in stored:
-        return derive(_owner(keyring, stored.get(_CANARY)) or keyring.keys[0], purpose)
+        canary = stored.get(_CANARY)
+        owner = _owner(keyring, canary)
+        if canary is not None and owner is None:
+            raise CannotOpen("The database was made with another encryption key.")
+        return derive(owner or keyring.keys[0], purpose)
     return bytes.fromhex(keyring.sealer(PROVIDER_KEYS).open(stored[purpose], _DATA_KEY, purpose))
 
 

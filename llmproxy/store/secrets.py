@@ -64,7 +64,8 @@ def read_secret(path: Path) -> Secret | None:
         value = file.read(4096).strip()
     if not value:
         raise UnsafeSecret(
-            f"The secret {path} is empty. Put the secret back, or remove the file to have a new one made."
+            f"The secret {path} is empty. Put back what it held, or, where nothing needs that any more, remove the "
+            "file to have a new one made."
         )
     return Secret(value, path, False)
 
@@ -83,8 +84,8 @@ def _make(path: Path, random: Callable[[int], bytes]) -> Secret:
     """Write it under a name of its own, then link: whoever else starts now sees all of it or nothing."""
     value = base64.urlsafe_b64encode(random(32)).rstrip(b"=").decode()
     draft = path.with_name(f".{path.name}.{random(8).hex()}")
-    _write(draft, value)
     try:
+        _write(draft, value)
         os.link(draft, path)
     except FileExistsError:
         found = read_secret(path)
@@ -92,7 +93,7 @@ def _make(path: Path, random: Callable[[int], bytes]) -> Secret:
             raise UnsafeSecret(f"The secret {path} came and went while it was being read.") from None
         return found
     finally:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     _sync_directory(path.parent)
     return Secret(value, path, True)
 
@@ -101,13 +102,13 @@ def replace_secret(path: Path, value: str) -> None:
     """Put this in the place of what the file holds, at once and durably; whoever reads has one or the other."""
     draft = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     status = path.stat()
-    _write(draft, value)
     try:
+        _write(draft, value)
         if os.geteuid() == 0:
             os.chown(draft, status.st_uid, status.st_gid)
         os.replace(draft, path)
     except OSError:
-        draft.unlink()
+        draft.unlink(missing_ok=True)
         raise
     _sync_directory(path.parent)
 

@@ -121,12 +121,19 @@ def test_changed_rows(home: Path, statement: str, problem: str) -> None:
 
 
 def test_another_key(home: Path) -> None:
-    """Without the key nobody can tell, nor forge: every entry looks altered."""
+    """Without the key nobody can tell, nor forge; that is said, and not that something was altered."""
     done = run_command(
         [LLMPROXY, "audit", "verify", "--config", str(home / "llmproxy.yaml")],
         env={**os.environ, "LLMPROXY_ENCRYPTION_KEY": "another key"},
     )
-    assert done.returncode == 1
+    assert (done.returncode, done.stdout) == (78, "")
+    assert "With this encryption key the chain cannot be checked" in done.stderr
+
+
+def test_a_file_that_is_not_there(home: Path) -> None:
+    """A log that was misspelt is not whole."""
+    code, said = verify(home, "--file", str(home / "audit.jsonl"), "--file", str(home / "nope"))
+    assert code == 2 and "nope' does not exist" in said, said
 
 
 def test_killed(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 from unittest import TestCase
 
 from llmproxy.store.errors import UnsafeSecret
-from llmproxy.store.secrets import load_or_make
+from llmproxy.store.secrets import load_or_make, replace_secret
+from tests.support.small_disk import fill, small_disk
 
 
 class SecretTests(TestCase):
@@ -51,6 +52,19 @@ class SecretTests(TestCase):
 
     def test_is_not_shown(self) -> None:
         self.assertNotIn("given", repr(load_or_make(self.state, "given", "key", os.urandom)))
+
+    def test_full_disk(self) -> None:
+        """Nothing of a secret that cannot be written stays behind."""
+        disk = self.state.with_name("disk")
+        with small_disk(disk, "1m"):
+            load_or_make(disk, None, "key", os.urandom)
+            fill(disk)
+            before = sorted(os.listdir(disk))
+            with self.assertRaises(OSError):
+                replace_secret(disk / "key", "another")
+            with self.assertRaisesRegex(UnsafeSecret, "No space left"):
+                load_or_make(disk, None, "second", os.urandom)
+            self.assertEqual(sorted(os.listdir(disk)), before)
 
     def test_readable_by_others(self) -> None:
         for mode in (0o640, 0o604, 0o620):
