@@ -39,6 +39,7 @@ from llmproxy.observability.metrics import Metrics
 from llmproxy.observability.reactor_lag import ReactorLag
 from llmproxy.observability.redaction import Redactor
 from llmproxy.process.daemon import Daemon
+from llmproxy.process.start_checks import require_startable
 from llmproxy.process.start_failures import check_peers_files
 from llmproxy.process.worker import Worker
 from llmproxy.proxy.reporting import going_on
@@ -294,7 +295,8 @@ def _reloader(
 
         return follow
 
-    reloader = WorkersReloader(Reloader(base.settings, source, prepare), base.peers)
+    startable = partial(require_startable, reactor=base.reactor)
+    reloader = WorkersReloader(Reloader(base.settings, source, prepare, startable), base.peers)
     daemon.reload = reloader.on_signal
     return reloader
 

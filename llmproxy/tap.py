@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, MutableMapping
+from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,6 +29,7 @@ with uncollected():
     from llmproxy.process.orphans import reap_orphans
     from llmproxy.process.service_manager import ServiceManager, notifying
     from llmproxy.process.signals import Signals
+    from llmproxy.process.start_checks import start_problems
     from llmproxy.process.start_failures import check_files, prepare_files, sentence
     from llmproxy.process.successor import predecessor
     from llmproxy.process.twistd_options import AlreadyRunning, PidFile, StartReport, User, check_pid_file, foreground
@@ -76,7 +78,10 @@ class Options(TwistedOptions):
     def postOptions(self) -> None:
         """Called before twistd looks at its pid file."""
         if self["check"]:
-            code, text = check_report(self["config"], os.environ, self.overrides())
+            from twisted.internet import reactor as default_reactor
+
+            looking = partial(start_problems, reactor=default_reactor, files=True)
+            code, text = check_report(self["config"], os.environ, self.overrides(), looking)
             print(text, file=sys.stderr if code else sys.stdout)
             raise SystemExit(code)
         if sys.platform == "linux" and "twisted.internet.reactor" not in sys.modules:  # nobody chose another

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import click
 
@@ -17,10 +18,13 @@ TWISTD_CODE = "import sys; sys.argv[0] = 'twistd'; from twisted.scripts.twistd i
 def check_config(path: str) -> None:
     """Check a settings file, and report all that is wrong with it."""
     # Not before: to become the daemon, nothing of it is needed.
+    from twisted.internet import reactor
+
     from llmproxy.cli.output import echo
     from llmproxy.config.load import check_report
+    from llmproxy.process.start_checks import start_problems
 
-    code, text = check_report(path, os.environ)
+    code, text = check_report(path, os.environ, further=partial(start_problems, reactor=reactor))
     click.echo(text, err=True) if code else echo(text)
     sys.exit(code)
 

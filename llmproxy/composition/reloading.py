@@ -67,17 +67,20 @@ class Reloader:
         settings: Settings,
         source: SettingsFile | None,
         prepare: Callable[[Settings, Settings], Callable[[], object]],
+        check: Callable[[Settings, Settings], object] = lambda now, wanted: None,
     ) -> None:
         """
         @param source: Where the settings are from; C{None}: they stay as they are.
         @param prepare: Makes what it takes to go on with the second settings instead of the first, and raises where
             that cannot be made; what it gives does go on with them.
+        @param check: Raises where the second settings, which need a restart, would not let it start.
         """
         self.settings = settings
         self.reloads = 0
         self.failures = 0
         self._source = source
         self._prepare = prepare
+        self._check = check
         self._has_failed = False
         self._pending: tuple[str, ...] = ()
 
@@ -104,6 +107,7 @@ class Reloader:
         """Read the settings, and make all that can fail; L{Invalid} says what is wrong. Nothing changes yet."""
         try:
             wanted = self.settings if self._source is None else self._source.load()
+            self._check(self.settings, wanted)
             found = changes(self.settings, wanted)
             following = combined(self.settings, wanted)
             follow = self._prepare(self.settings, following)

@@ -6,7 +6,7 @@ Whatever is wrong is said at once, so that nobody has to start the daemon ten ti
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -89,8 +89,12 @@ def validate(document: yaml.Document) -> Settings:
         found = dict.fromkeys([*explain(e), *_beyond_one_section(document.tree)])
         problems += _located(document, found)
     if problems:
-        raise SettingsError(sorted(problems, key=lambda p: (not p.line, p.line, p.column)))
+        raise SettingsError(_in_order(problems))
     return settings
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    return sorted(problems, key=lambda p: (not p.line, p.line, p.column))
 
 
 def _located(document: yaml.Document, found: Iterable[tuple[Path, str]]) -> list[Problem]:
@@ -136,10 +140,22 @@ def read_private(path: str) -> tuple[int, str]:
         return os.fstat(file.fileno()).st_mode, file.read(64 * 1024).decode("utf-8")
 
 
-def check_report(path: str, environ: Mapping[str, str], overrides: Mapping[str, Any] = NO_OVERRIDES) -> tuple[int, str]:
-    """The exit code and what to print: 0 and a summary, or 78 and everything that is wrong."""
+def check_report(
+    path: str,
+    environ: Mapping[str, str],
+    overrides: Mapping[str, Any] = NO_OVERRIDES,
+    further: Callable[[Settings], Iterable[tuple[Path, str]]] = lambda settings: (),
+) -> tuple[int, str]:
+    """The exit code and what to print: 0 and a summary, or 78 and everything that is wrong.
+
+    @param further: What else is wrong with settings that can be read, by the setting's path.
+    """
     try:
-        found = _summary(path, load(path, environ, overrides))
+        document = read_document(path, environ, overrides)
+        settings = validate(document)
+        if problems := _located(document, further(settings)):
+            raise SettingsError(_in_order(problems))
+        found = _summary(path, settings)
         return 0, "\n".join([found, *(f"Warning: {each}" for each in environment_warnings(path, environ))])
     except SettingsError as e:
         count = len(e.problems)

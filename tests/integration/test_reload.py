@@ -166,7 +166,11 @@ def test_settings_that_are_wrong_change_nothing(tmp_path: Path) -> None:
             stack.manage("POST", "/manage/reload")
         assert b"redis.url: is not a Redis URL" in (said := refused.value.read())
         assert b"hunter33" not in said + stack.ask("GET", "/ready").body + stack.daemon.output().encode()
-        rewrite(stack, "redis: {url: 'redis:/:hunter33@h'}\n", "")
+        rewrite(stack, "redis: {url: 'redis:/:hunter33@h'}\n", "limits: {backend: abacus}\n")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            stack.manage("POST", "/manage/reload")  # a restart would fail, so it is not put off until then
+        assert b"limits.backend: No plugin provides ICountersFactory as 'abacus'" in refused.value.read()
+        rewrite(stack, "limits: {backend: abacus}\n", "")
         hang_up(stack)
         assert checks(stack)["settings"] == "ok"
         assert stack.ask("GET", "/anthropic/v1/else").status != 403

@@ -48,12 +48,13 @@ def doctor(path: str, output: str | None) -> None:
 
 
 def _run(settings: Any, findings: list[Finding]) -> None:
+    from twisted.internet import reactor as default_reactor
     from twisted.internet.task import react
 
     from llmproxy.cli.doctor.local import local_findings
     from llmproxy.cli.doctor.remote import remote_findings
 
-    local, keys = local_findings(settings, os.environ, time.time)
+    local, keys = local_findings(settings, os.environ, time.time, default_reactor)
     findings += local
 
     async def examine(reactor: Any) -> None:

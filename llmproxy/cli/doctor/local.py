@@ -7,8 +7,10 @@ import os
 import resource
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, inspect, null, select, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,15 +18,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from llmproxy.cli.doctor.findings import FAILED, OK, WARNING, Finding, failure
 from llmproxy.config.load import read_private
 from llmproxy.config.model import Settings
-from llmproxy.config.problems import SettingsError
+from llmproxy.config.problems import SettingsError, dotted
 from llmproxy.config.secret_variables import secret
 from llmproxy.keyring import PROVIDER_KEYS, TOKENS, Keyring, parse_keys
+from llmproxy.process.start_checks import start_problems
 from llmproxy.process.start_failures import check_files
 from llmproxy.sealing import CannotOpen, TokenHasher
 from llmproxy.store.canary import check_key, refuse_new_key
 from llmproxy.store.data_keys import data_key
 from llmproxy.store.engines import autocommit, parse_store_url, sqlite_path, upgrade_engine
-from llmproxy.store.errors import StartupError, failure_reason
+from llmproxy.store.errors import DriverMissing, InvalidStoreURL, StartupError, failure_reason
 from llmproxy.store.health import touch, untouched
 from llmproxy.store.migrate import SCRIPTS, newest_revision, stored_revisions
 from llmproxy.store.projects import further
@@ -49,11 +52,11 @@ Keys = dict[str, list[StoredKey]]  # by the API's name
 
 
 def local_findings(
-    settings: Settings, environ: Mapping[str, str], now: Callable[[], float]
+    settings: Settings, environ: Mapping[str, str], now: Callable[[], float], reactor: Any = None
 ) -> tuple[list[Finding], Keys]:
     """What was found, and the provider keys that the store holds. Blocks for the store, within its timeouts."""
     keys: Keys = defaultdict(list)
-    found = [_files(settings), *_seen("state_dir", _state_dir(settings))]
+    found = [*_start(settings, reactor), _files(settings), *_seen("state_dir", _state_dir(settings))]
     encryption, finding = _secret(settings, environ, "ENCRYPTION_KEY", "encryption-key")
     found += [finding, _secret(settings, environ, "MANAGEMENT_TOKEN", "management-token")[1]]
     found += [_descriptors(settings), *_seen("store", _store(settings, encryption, keys, now))]
@@ -66,6 +69,16 @@ def _seen(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
         yield from findings
     except OSError as e:
         yield failure(subject, e, f"Run this as the daemon's user, or let {_user()} look there.")
+
+
+def _start(settings: Settings, reactor: Any) -> list[Finding]:
+    """What stands in the settings and would not do; the store's URL has a finding of its own."""
+    found = [
+        Finding(dotted(path), FAILED, problem if problem.endswith(".") else f"{problem}.", "Correct the setting.")
+        for path, problem in start_problems(settings, reactor)
+        if path != ("store", "url")
+    ]
+    return found or [Finding("settings", OK, "The plugins and the listeners that they name can be used.")]
 
 
 def _files(settings: Settings) -> Finding:
@@ -106,7 +119,8 @@ def _secret(settings: Settings, environ: Mapping[str, str], name: str, file: str
         if kept is not None:
             return kept.value, Finding(subject, OK, f"It is in {path}, readable by its owner only.")
         if name == "ENCRYPTION_KEY":
-            refuse_new_key(path, settings.store.url)
+            with suppress(InvalidStoreURL, DriverMissing):  # which the store's own finding says
+                refuse_new_key(path, settings.store.url)
         return "", Finding(subject, OK, f"The first start will make one, in {path}.")
     except (SettingsError, StartupError) as e:
         return "", failure(subject, e, "Give the daemon its secret, readable by its user only.")

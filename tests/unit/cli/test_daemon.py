@@ -42,6 +42,21 @@ class CheckConfigTests(unittest.TestCase):
         self.assertIn("bsae_url", wrong)
         self.assertIn("defautl_api", wrong)
 
+    def test_what_no_start_would_take(self) -> None:
+        """Plugins are looked for and endpoints taken apart as by a start, and what is wrong has its line."""
+        code, said, wrong = self.check(SETTINGS + 'cache: {backend: memcached}\nserver: {listen: ["tpc:80"]}\n')
+        self.assertEqual((code, said), (78, ""))
+        lines = [line.partition(".yaml:")[2] for line in wrong.splitlines()]
+        self.assertEqual(
+            lines,
+            [
+                "6:9: cache.backend: No plugin provides ICacheFactory as 'memcached'. Known: memory, redis.",
+                "7:19: server.listen[0]: It cannot listen on tpc:80: it is no endpoint that Twisted knows "
+                "(Unknown endpoint type: 'tpc').",
+                "",
+            ],
+        )
+
 
 class RunTests(unittest.TestCase):
     def test_command(self) -> None:
