@@ -17,6 +17,7 @@ from llmproxy.cli.errors import NotAuthorized, RequestRejected, Unreachable
 
 TIMEOUT_SECONDS = 30.0
 PAGE_SIZE = 1000
+OWN_ERROR = "X-LLMProxy-Error"  # a field of every error of llmproxy's own
 PART_BYTES = 64 * 1024  # of a long response, at once
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 
@@ -45,10 +46,15 @@ class ManagementClient:
         request = self._call(method, path, data)
         if data is not None:
             request.add_header("Content-Type", "application/json")
-        status, answer = self._send(request)
-        if 200 <= status < 300:
-            return self._read(answer) if answer else None
-        raise self._rejected(status, answer)
+        try:
+            with self._opener.open(request, timeout=self._timeout) as response:
+                answer = bytes(response.read(MAX_RESPONSE_BYTES))
+        except urllib.error.HTTPError as e:
+            with e:
+                raise self._rejected(e) from e
+        except (OSError, HTTPException) as e:
+            raise self._unreachable(e) from e
+        return self._read(answer) if answer else None
 
     def parts(self, path: str, **query: str) -> Iterator[bytes]:
         """A long response that is no JSON, part by part as it comes; it raises as L{request} does.
@@ -62,7 +68,7 @@ class ManagementClient:
                     yield bytes(part)
         except urllib.error.HTTPError as e:
             with e:
-                raise self._rejected(e.code, self._rest(e)) from e
+                raise self._rejected(e) from e
         except (OSError, HTTPException) as e:
             raise self._unreachable(e) from e
 
@@ -83,20 +89,12 @@ class ManagementClient:
         following: dict[str, str] = {}
         while True:
             page = self.request("GET", f"{path}?{urlencode({**query, **following, 'limit': PAGE_SIZE}, doseq=True)}")
+            if not isinstance(page, dict) or not isinstance(page.get("data"), list):
+                raise self._is_other()
             yield page["data"]
             if not page.get("next_cursor"):
                 return
             following = {"cursor": page["next_cursor"]}
-
-    def _send(self, request: urllib.request.Request) -> tuple[int, bytes]:
-        try:
-            with self._opener.open(request, timeout=self._timeout) as answer:
-                return int(answer.status), bytes(answer.read(MAX_RESPONSE_BYTES))
-        except urllib.error.HTTPError as e:
-            with e:
-                return e.code, self._rest(e)
-        except (OSError, HTTPException) as e:
-            raise self._unreachable(e) from e
 
     def _rest(self, answer: urllib.error.HTTPError) -> bytes:
         try:
@@ -112,16 +110,23 @@ class ManagementClient:
         try:
             return json.loads(answer)
         except (ValueError, RecursionError) as e:
-            raise Unreachable(f"What answers at {self._url} is not llmproxy.") from e
+            raise self._is_other() from e
 
-    def _rejected(self, status: int, answer: bytes) -> click.ClickException:
+    def _is_other(self, status: int = 200) -> Unreachable:
+        """Nothing that it says is repeated: it may be about the management token."""
+        return Unreachable(f"What answers at {self._url} is not llmproxy{f' ({status})' if status != 200 else ''}.")
+
+    def _rejected(self, response: urllib.error.HTTPError) -> click.ClickException:
+        status = response.code
         if 300 <= status < 400:
             return Unreachable(f"{self._url} answers with a redirect ({status}), which is not followed.")
+        if response.headers.get(OWN_ERROR) is None:
+            return self._is_other(status)
         try:
-            error = self._read(answer)["error"]
+            error = self._read(self._rest(response))["error"]
             said = f"{printable(str(error['message']))} ({status} {printable(str(error['code']))})"
         except (KeyError, TypeError, Unreachable):
-            return Unreachable(f"What answers at {self._url} is not llmproxy ({status}).")
+            return self._is_other(status)
         return NotAuthorized(said) if status in (401, 403) else RequestRejected(said)
 
 

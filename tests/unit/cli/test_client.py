@@ -7,7 +7,7 @@ import json
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from tests.unit.cli.daemon import DaemonTestCase
+from tests.unit.cli.daemon import TOKEN, DaemonTestCase
 
 
 class Says(Resource):
@@ -15,14 +15,19 @@ class Says(Resource):
 
     isLeaf = True
 
-    def __init__(self, code: int, body: bytes, location: str = "") -> None:
+    def __init__(self, code: int, body: bytes, location: str = "", own: str = "") -> None:
+        """
+        @param own: The code of the error, where it is llmproxy that answers.
+        """
         super().__init__()
-        self.code, self.body, self.location = code, body, location
+        self.code, self.body, self.location, self.own = code, body, location, own
         self.heard: list[str] = []
 
     def render(self, request: Request) -> bytes:
         self.heard.append(request.uri.decode())
         request.setResponseCode(self.code)
+        if self.own:
+            request.setHeader("X-LLMProxy-Error", self.own)
         if self.location:
             request.setHeader("Location", self.location)
         return self.body
@@ -52,6 +57,22 @@ class ServerTests(DaemonTestCase):
         for code, body in ((200, b"<html>"), (404, b"<html>"), (500, b"{}"), (200, b"[" * 100_000)):
             said = await self.fails(69, "project", "show", "x", "--url", self.serve(Says(code, body)))
             self.assertIn("is not llmproxy", said)
+
+    async def test_what_others_say_of_the_token(self) -> None:
+        """An error that is not llmproxy's own is not repeated, though it looks the same."""
+        body = json.dumps({"error": {"message": f"Incorrect API key provided: {TOKEN}", "code": "invalid_api_key"}})
+        for code in (401, 400, 500):
+            url = self.serve(Says(code, body.encode()))
+            for command in (("project", "list"), ("usage", "export")):
+                said = await self.fails(69, *command, "--url", url)
+                self.assertIn(f"is not llmproxy ({code})", said)
+                self.assertNotIn(TOKEN, said)
+
+    async def test_lists_that_are_none(self) -> None:
+        for body in (b"{}", b"[]", b'{"data": {}}', b"null"):
+            self.assertIn(
+                "is not llmproxy", await self.fails(69, "project", "list", "--url", self.serve(Says(200, body)))
+            )
 
     async def test_redirect(self) -> None:
         """The token goes where it was sent to, and no further."""
@@ -91,5 +112,5 @@ class ServerTests(DaemonTestCase):
     async def test_steering_the_terminal(self) -> None:
         """A server's words are only words."""
         body = json.dumps({"error": {"message": "\x1b[2Jgone", "code": "\x07"}}).encode()
-        said = await self.fails(1, "--url", self.serve(Says(409, body)), "project", "show", "x")
+        said = await self.fails(1, "--url", self.serve(Says(409, body, own="conflict")), "project", "show", "x")
         self.assertIn("?[2Jgone (409 ?)", said)
