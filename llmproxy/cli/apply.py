@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from typing import IO, Any
 
 import click
 
+from llmproxy.cli.apply_check import rejections
 from llmproxy.cli.apply_plan import OWNER_FIELDS, CannotPlan, Change, Present, plan
 from llmproxy.cli.client import ManagementClient, management_path, printable
 from llmproxy.cli.declaration import Declaration, read_declaration
@@ -61,6 +63,8 @@ def apply(session: CommandSession, file: str, dry_run: bool, prune: bool, secret
         changes = plan(declared, present, prune)
     except CannotPlan as e:
         raise RequestRejected(str(e)) from e
+    if wrong := list(rejections(changes, present.apis, present.default_api, time.time())):
+        raise Misconfigured("\n".join(map(printable, wrong)))
     as_table = session.output != "json"
     if as_table:
         for change in changes:
@@ -103,13 +107,14 @@ def _declaration(client: ManagementClient, file: str) -> Declaration:
 def _present(client: ManagementClient, declared: Declaration) -> Present:
     groups = client.list_all(management_path("groups"))["data"]
     projects = client.list_all(management_path("projects"))["data"]
-    default = next((api["name"] for api in client.request("GET", "/manage/apis")["data"] if api["default"]), "")
+    apis = client.request("GET", "/manage/apis")["data"]
+    default = next((api["name"] for api in apis if api["default"]), "")
     tokens = {
         project["id"]: client.list_all(management_path("tokens"), project_id=project["id"])["data"]
         for project in projects
         if project["name"] in declared.with_tokens
     }
-    return Present(groups, projects, tokens, default)
+    return Present(groups, projects, tokens, default, frozenset(api["name"] for api in apis))
 
 
 def _made(client: ManagementClient, present: Present, changes: list[Change]) -> Iterator[dict[str, Any] | None]:

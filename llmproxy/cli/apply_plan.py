@@ -50,6 +50,7 @@ class Present:
     projects: Sequence[Thing]
     tokens: Mapping[str, Sequence[Thing]]
     default_api: str
+    apis: frozenset[str] = frozenset()
 
 
 def plan(declared: Declaration, present: Present, prune: bool) -> list[Change]:

@@ -51,7 +51,14 @@ def read_declaration(text: str, file: str, known: Mapping[str, Collection[str]])
 
     @param known: The fields that a C{group}, a C{project} and a C{token} may be given.
     """
-    return _Reader(yaml.read(text, file, {}), known).all()
+    return _Reader(yaml.read(text, file, _EveryVariable()), known).all()
+
+
+class _EveryVariable(dict[str, str]):
+    """An environment in which all are set: what stands for one is refused, whether it is or not."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return "set"
 
 
 class _Reader:
@@ -103,7 +110,7 @@ class _Reader:
             if name != owner and not (kind == "project" and name == "tokens"):
                 self._field(name, value, (*path, name), kind)
         belongs = item.get(owner, "") if owner in item else None
-        if owner and belongs is not None and not isinstance(belongs, str):
+        if owner and belongs is not None and not (_plain(belongs) and isinstance(belongs, str)):
             self._fail((*path, owner), "must be the name of a group, or left out")
         if len(self._problems) > before:
             return None

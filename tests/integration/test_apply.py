@@ -152,7 +152,21 @@ def test_the_secrets_file(shared: Stack) -> None:
         ("groups: [{name: x, parent: y}, {name: y, parent: x}]", 78, "below itself"),
         ("tokens: [{name: x}]", 78, "is unknown"),
         ("projects: [{name: x, group: nowhere}]", 1, "no group nowhere"),
-        ("projects: [{name: x, requests_per_minute: -1}]", 1, "create project x"),
+        ("projects: [{name: x, requests_per_minute: -1}]", 78, "create project x"),
+        ("projects: [{name: x, budget_usd: 5/week}]", 78, "create project x: The body is not valid: budget_usd"),
+        (
+            "projects: [{name: x, tokens: [{name: y, expires_in: 5}]}]",
+            78,
+            "create token y: The body is not valid: expi",
+        ),
+        ("projects: [{name: x, apis: [nope]}]", 78, "names an API that is not configured"),
+        (
+            "projects: [{name: Team, api_keys: {nope: 'env:X'}}]",
+            78,
+            "update project Team: The body is not valid: api_k",
+        ),
+        ("projects: [{name: '${HOME}'}]", 78, "projects[0].name: must be plain: variables are not replaced here"),
+        ("projects: [{name: x, group: '${HOME:-x}'}]", 78, "projects[0].group: must be the name of a group"),
         ("projects: [{name: x", 78, "declared.yaml:1"),
     ],
 )
@@ -160,6 +174,8 @@ def test_faults(shared: Stack, text: str, code: int, said: str) -> None:
     """What is wrong is named, and nothing is changed."""
     before = all_of(shared, "projects")
     assert said in Applied(shared, text, code=code).err
+    if text:
+        assert said in Applied(shared, text, "--dry-run", code=code).err
     assert all_of(shared, "projects") == before
 
 
