@@ -13,7 +13,7 @@ from typing import Any
 
 from llmproxy.cli.client import printable
 from llmproxy.config import yaml
-from llmproxy.config.problems import Path, SettingsError, dotted
+from llmproxy.config.problems import Path, Problem, SettingsError, dotted
 
 # LiteLLM's names of providers, with ours, where a provider is reached by default, and what its clients call.
 _CHAT = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses", "/v1/models")
@@ -130,7 +130,8 @@ def read_config(text: str, file: str, result: LiteLLMImport) -> None:
     """
     document = yaml.read(text, file, {})
     if not isinstance(document.tree, dict):
-        raise SettingsError(document.problems)
+        no_mapping = Problem.at(document.place(()), (), "must be a mapping, as LiteLLM's config.yaml is")
+        raise SettingsError(document.problems or [no_mapping])
 
     def note(path: Path, taken: bool, detail: str) -> None:
         result.notes.append(ImportNote(file, document.place(path).line, dotted(path), taken, detail))

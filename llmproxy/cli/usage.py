@@ -46,6 +46,12 @@ UNTIL = click.option("--to", "until", metavar="DAY", help="Up to the day before 
 PROJECT = project_option("This project's only.")
 
 
+def _check_span(since: str | None, until: str | None) -> None:
+    """C{click.UsageError} where no day can be within; what is no day at all the daemon says."""
+    if since and until and len(since) == len(until) and since >= until:
+        raise click.UsageError(f"No day is from {since} on and before {until}: --to must be later than --from.")
+
+
 @click.group()
 def usage() -> None:
     """Show what was used, and what that cost."""
@@ -74,6 +80,7 @@ def report(
     csv: bool,
 ) -> None:
     """Tokens and cost, added up."""
+    _check_span(since, until)
     by = tuple(dict.fromkeys(groups)) or ("project",)
     given = {"group_by": ",".join(by), "from": since, "to": until, **project_query(project)}
     found = session.client().list_all(
@@ -121,6 +128,7 @@ def export(
     """All of what was used, however much it is, for other programs."""
     if groups and shape == "focus":
         raise click.UsageError("FOCUS has rows of its own: leave --by out.")
+    _check_span(since, until)
     client, path = session.client(), management_path("usage")
     by = ",".join(("day", "project", "api", "model") if shape == "focus" else dict.fromkeys(groups or ("project",)))
     span = {name: value for name, value in (("from", since), ("to", until)) if value} | project_query(project)

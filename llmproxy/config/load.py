@@ -98,7 +98,12 @@ def _in_order(problems: list[Problem]) -> list[Problem]:
 
 
 def _located(document: yaml.Document, found: Iterable[tuple[Path, str]]) -> list[Problem]:
-    return [Problem.at(document.place(path), path, text) for path, text in found if path not in document.unusable]
+    return [
+        Problem.at(document.place(path), path, text)
+        for path, text in found
+        # What a section says of one of its settings begins with that one's name.
+        if path not in document.unusable and (*path, text.partition(":")[0]) not in document.unusable
+    ]
 
 
 def _beyond_one_section(tree: Any) -> Iterable[tuple[Path, str]]:

@@ -42,7 +42,7 @@ def method(value: Any) -> str:
     if value.upper() in ("CONNECT", "TRACE"):
         raise ValueError(f"{quoted(value)} is a method that is never forwarded")
     near = _BY_LOWER.get(value.lower())
-    hint = f" (did you mean {near}?)" if near else did_you_mean(value.lower(), _BY_LOWER)
+    hint = f" (did you mean {near}?)" if near else did_you_mean(value, METHODS, upper=True)
     raise ValueError(f"{quoted(value)} is not a method{hint}")
 
 

@@ -29,9 +29,9 @@ Name = Annotated[str, BeforeValidator(values.name)]
 Flag = Annotated[bool, BeforeValidator(values.flag)]
 Whole = Annotated[int, BeforeValidator(values.whole)]
 Workers = Annotated[
-    Annotated[int, Field(ge=1, le=256)] | Literal["auto"],
+    int | Literal["auto"],
     BeforeValidator(values.workers),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": 256}, {"const": "auto"}]}),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1, "maximum": values.MAX_WORKERS}, {"const": "auto"}]}),
 ]
 Amount = Annotated[float, BeforeValidator(values.amount), WithJsonSchema({"type": "number", "minimum": 0})]
 Duration = Annotated[

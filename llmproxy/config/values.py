@@ -14,6 +14,7 @@ from llmproxy.config.units import truncate
 from llmproxy.model import Budget
 
 _FLAGS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+MAX_WORKERS = 256
 MAX_EXACT_INTEGER = 2**53  # what JSON and YAML readers of every kind agree on
 
 
@@ -58,9 +59,14 @@ def workers(value: Any) -> int | str:
     if value == "auto":
         return "auto"
     try:
-        return whole(value)
+        count = whole(value)
     except ValueError:
         raise ValueError(f"{quoted(value)} is not a whole number, nor auto") from None
+    if count < 1:
+        raise ValueError(f"{quoted(value)} is too small (at least 1)")
+    if count > MAX_WORKERS:
+        raise ValueError(f"{quoted(value)} is too large (at most {MAX_WORKERS})")
+    return count
 
 
 def amount(value: Any) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -115,6 +117,25 @@ def test_doctor_and_redis(tmp_path: Path) -> None:
         assert "noeviction" in findings(tmp_path, env, 1)["redis for limits"]["advice"]
         env["LLMPROXY_LIMITS_ALLOW_EVICTION"] = "true"
         assert findings(tmp_path, env, 0)["redis for limits"]["state"] == "ok"
+
+
+def test_doctor_is_interrupted(tmp_path: Path) -> None:
+    """What was not looked at to its end is not said to have failed."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as provider:
+        provider.settimeout(30)
+        port = provider.getsockname()[1]
+        (tmp_path / "llmproxy.yaml").write_text(
+            f"apis: {{a: {{base_url: 'http://127.0.0.1:{port}', allowed_endpoints: [/v1/models]}}}}\n"
+        )
+        command = [sys.executable, "-c", "from llmproxy.cli import main; main()", "doctor", "llmproxy.yaml"]
+        with subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as doctor:
+            connection, _ = provider.accept()
+            doctor.send_signal(signal.SIGINT)
+            out, err = doctor.communicate(timeout=30)
+            connection.close()
+    assert (doctor.returncode, out, err.strip()) == (1, "", "Aborted!")
 
 
 def test_chat(tmp_path: Path) -> None:

@@ -57,14 +57,25 @@ def _run(settings: Any, findings: list[Finding]) -> None:
     local, keys = local_findings(settings, os.environ, time.time, default_reactor)
     findings += local
 
-    async def examine(reactor: Any) -> None:
-        findings.extend(await remote_findings(settings, keys, reactor, time.time, os.environ))
+    over = interrupted = False
 
+    def ending() -> None:
+        nonlocal interrupted
+        interrupted = not over  # by a signal; what is under way then fails, which says nothing of it
+
+    async def examine(reactor: Any) -> None:
+        nonlocal over
+        findings.extend(await remote_findings(settings, keys, reactor, time.time, os.environ))
+        over = True
+
+    default_reactor.addSystemEventTrigger("before", "shutdown", ending)
     try:
         react(examine)
     except SystemExit as e:
         if e.code:
             sys.exit(e.code)
+    if interrupted:
+        raise click.Abort
 
 
 def _print(findings: list[Finding]) -> None:

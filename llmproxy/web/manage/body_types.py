@@ -132,6 +132,11 @@ MAX_LABELS = MAX_METADATA = 16
 Rate = Annotated[int, Field(ge=1, le=10**12)]
 
 
+def _text_like(pattern: str) -> WithJsonSchema:
+    """Tells machines the pattern; people hear what was meant instead."""
+    return WithJsonSchema({"type": "string", "pattern": pattern})
+
+
 def _usd(text: str) -> str:
     return budgets.usd_text(budgets.usd(text))
 
@@ -145,12 +150,12 @@ def _listed(given: object) -> object:
 
 
 UsdBudgets = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=budgets.USD), AfterValidator(_usd)], ...],
+    tuple[Annotated[str, AfterValidator(_usd), _text_like(budgets.USD)], ...],
     BeforeValidator(_listed),
     Field(max_length=3),
 ]
 TokenBudgets = Annotated[
-    tuple[Annotated[str, StringConstraints(pattern=budgets.TOKENS), AfterValidator(_token_budget)], ...],
+    tuple[Annotated[str, AfterValidator(_token_budget), _text_like(budgets.TOKENS)], ...],
     BeforeValidator(_listed),
     Field(max_length=3),
 ]

@@ -157,6 +157,8 @@ general_settings: {pass_through_endpoints: [{path: /v1/rerank}]}
     def test_wrong(self) -> None:
         """What is no such file is said to be none."""
         self.assertEqual(self.take(config="a: [").exit_code, 78)
+        no_mapping = self.take(config="- a")
+        self.assertEqual((no_mapping.exit_code, "must be a mapping" in no_mapping.stderr), (78, True))
         self.assertEqual(self.take(keys="{}").exit_code, 78)
         self.assertEqual(self.take(config="model_list: []").exit_code, 1)
         self.assertEqual(self.take(config=CONFIG.replace("http://10.0.0.5:8000/v1", "nowhere")).exit_code, 78)

@@ -52,6 +52,13 @@ class ReportTests(DaemonTestCase):
         self.assertEqual(await self.ok("usage", "report", "--csv"), "project_id\n")
         self.assertTrue((await self.ok("usage", "report")).startswith("PROJECT"))
 
+    async def test_no_days(self) -> None:
+        """The two ends the wrong way round are no report of nothing."""
+        for command in ("report", "export"):
+            for until in ("2026-11-01", "2026-10-31"):
+                said = await self.fails(2, "usage", command, "--from", "2026-11-01", "--to", until)
+                self.assertIn("--to must be later than --from", said)
+
     async def test_no_such_group(self) -> None:
         """A group that there is not is refused by the daemon, who knows what requests are attributed to."""
         self.assertEqual((await self.run_cli("usage", "report", "--by", "colour")).exit_code, 1)

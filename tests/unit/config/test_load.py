@@ -513,6 +513,17 @@ class CheckReport(TestCase):
             code, said = self.report(RIGHT, LLMPROXY_STORE_URL=f"postgresql://{user}@h/d?a=b@c")
             self.assertEqual(code, 0, said)
 
+    def test_said_once(self) -> None:
+        """Each by the setting's own path, and with the word as it is to be written."""
+        for text, said in (
+            (RIGHT.replace("'https://x.example'", "'${UNSET_BASE}'"), "UNSET_BASE is not set"),
+            (RIGHT + "server: {workers: 0}\n", 'server.workers: "0" is too small (at least 1)'),
+            (RIGHT + "server: {workers: 257}\n", 'server.workers: "257" is too large (at most 256)'),
+            (RIGHT.replace("allowed", "allowed_methods: [GTE], allowed", 1), "(did you mean GET?)"),
+        ):
+            code, report = self.report(text)
+            self.assertEqual((code, report.count("\n"), said in report), (78, 1, True), report)
+
     def test_wrong(self) -> None:
         """The exit code of sysexits, and every problem on a line of its own."""
         code, said = self.report(RIGHT + "a: 1\nb: 2\n")

@@ -45,6 +45,17 @@ class ReadTests(unittest.TestCase):
         except (Invalid, BodyUnreadable):
             pass
 
+    def test_budgets(self) -> None:
+        """One that is none is told what was meant, by no expression."""
+        for name, value, meant in (
+            ("budget_usd", "20/week", "try 20/month"),
+            ("budget_tokens", "x", "try 1000000/day"),
+        ):
+            with self.assertRaises(Invalid) as caught:
+                read(TokenChange, json.dumps({name: value}).encode(), KNOWN)
+            self.assertIn(meant, caught.exception.message)
+            self.assertNotIn("[0-9]", caught.exception.message)
+
     def test_many_errors(self) -> None:
         """A body with thousands of errors is told the first, and how many more there are."""
         body = json.dumps({"project_id": "p", "models": [""] * 250}).encode()
