@@ -31,4 +31,4 @@ def mask_url(url: str) -> str:
 
 def mask_urls(text: str) -> str:
     """A sentence with every URL in it masked, as far as the next white space."""
-    return re.sub(r"\S+", lambda word: mask_url(word[0]), text) if ":/" in text or "@" in text else text
+    return re.sub(r"\S+", lambda word: mask_url(word[0]), text) if "/" in text or "@" in text else text

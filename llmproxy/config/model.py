@@ -107,8 +107,8 @@ class StoreSettings(Section):
     """Where projects, tokens, budgets and the ledger are stored."""
 
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
-    """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`. Each process
-    opens up to 14 connections to PostgreSQL."""
+    """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`, with user and
+    password percent-encoded (`@` as `%40`). Each process opens up to 14 connections to PostgreSQL."""
     token_cache_ttl: Duration = 5.0
     """How long a worker caches a token. A change made elsewhere takes effect within a second; while the store does not
     reply, cached tokens are used for 5 seconds at most."""
