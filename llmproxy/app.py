@@ -218,8 +218,7 @@ def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) ->
     if worker is not None:
         daemon.sockets = worker.sockets
         worker.drain, worker.cut, worker.retire = base.reactor.stop, daemon.cut, daemon.retire
-        worker.leave_sockets = daemon.leave_sockets
-        daemon.drain_delay = 0.0  # the supervisor sees to that
+        worker.leave_sockets, daemon.drain_delay = daemon.leave_sockets, 0.0  # the supervisor sees to the delay
 
 
 def _base(
@@ -295,8 +294,8 @@ def _reloader(
 
         return follow
 
-    startable = partial(require_startable, reactor=base.reactor)
-    reloader = WorkersReloader(Reloader(base.settings, source, prepare, startable), base.peers)
+    checked = Reloader(base.settings, source, prepare, partial(require_startable, reactor=base.reactor))
+    reloader = WorkersReloader(checked, base.peers)
     daemon.reload = reloader.on_signal
     return reloader
 

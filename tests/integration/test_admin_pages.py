@@ -335,7 +335,8 @@ def test_a_form_that_is_wrong_says_where_and_keeps_what_was_written(stack: Stack
     for path in (project, f"{project}/tokens", "/admin/groups"):
         form = {"name": "Kept so", "budget_usd": "ten dollars", "csrf": operator.csrf()}
         reply = operator.post(path, form)
-        said = "Nothing was saved. Budget in dollars: must be written otherwise, such as 20/month, 2/day."
+        wrong = "is not a budget (try 20/month or 0.50/day; periods are day, month and lifetime)"
+        said = f"Nothing was saved. Budget in dollars: {wrong}."
         page = reply.body.decode()
         assert reply.status == 422 and said in page and "pattern" not in page, path
         assert 'value="Kept so"' in page and 'value="ten dollars"' in page, path

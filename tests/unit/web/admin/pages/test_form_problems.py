@@ -20,7 +20,7 @@ class FormProblems(TestCase):
     def test_fields_are_called_as_in_the_form(self) -> None:
         for body, said in (
             ({"budget_usd": ["ten", "dollars"]},
-             "Budget in dollars: must be written otherwise, such as 20/month, 2/day."),
+             "Budget in dollars: is not a budget (try 20/month or 0.50/day; periods are day, month and lifetime)."),
             ({"budget_usd": ["5/day", "6/day"]},
              "Budget in dollars: there must be at most one budget for each period."),
             ({"requests_per_minute": "many"}, "Requests per minute: must be a whole number, such as 60."),
