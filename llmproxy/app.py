@@ -174,6 +174,7 @@ def _forwarding(
         observers=records.observers,
         budgets=alerts.budgets,
         peers=base.peers,
+        lease=tokens.lease,
     )
 
 

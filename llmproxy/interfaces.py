@@ -78,9 +78,9 @@ class ITokenValidatorFactory(Interface):
     """A twistd plugin that makes validators of tokens that this proxy has not issued.
 
     The settings name it: C{auth: {validators: [{type: <name>, …}]}}. What it makes fails with L{errors.TokenNotFound}
-    where a token is none of its own: then the next is asked. Grants are cached for C{store.token_cache_ttl}, and
-    dropped when their project changes, when they expire, and, of an L{IWatchable}, when that says so. One that is an
-    C{IService} is started and stopped with the daemon.
+    where a token is none of its own: then the next is asked. Grants are cached for C{store.token_cache_ttl} (left out:
+    5 seconds), and dropped when their project changes, when they expire, and, of an L{IWatchable}, when that says so.
+    One that is an C{IService} is started and stopped with the daemon.
     """
 
     name = Attribute("The C{type} in the settings (str).")

@@ -1,4 +1,4 @@
-"""Caches the grants of a validator for a few seconds, so that the usual request waits for nothing."""
+"""Caches the grants of a validator for a while, so that the usual request waits for nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from llmproxy.auth.single_flight import SingleFlight, again
 from llmproxy.auth.use_counter import UseCounter
 from llmproxy.base.background import Loop
 from llmproxy.base.coroutines import as_deferred, deferred, within
-from llmproxy.base.ttl_cache import CacheEntry, TTLCache
+from llmproxy.base.token_format import TOKEN_PREFIX
+from llmproxy.base.ttl_cache import CacheEntry, CacheLease, TTLCache
 from llmproxy.errors import (
     Forbidden,
     ProxyError,
@@ -54,7 +55,9 @@ class CachedTokenValidator(Service):
 
     @param clock: How long grants are cached, and when uses are flushed.
     @param now: Seconds since the epoch, for the tokens' expiry.
-    @param ttl: Seconds for which a grant is cached.
+    @param ttl: Seconds for which a grant is cached; C{issued_ttl}: that of a token that was issued here, where that
+        differs, as L{forget_project} is called for all of its changes.
+    @param lease: Renewed by whoever calls L{forget_project}: no grant is used for longer than that says.
     @param negative_ttl: Seconds for which a rejection is; at most C{ttl}. That a store is down is never cached.
     @param size: How many grants are cached, and as many rejections.
     @param unknown: Who looks up tokens that were never seen; without it they are looked up like all others.
@@ -76,6 +79,8 @@ class CachedTokenValidator(Service):
         clock: IReactorTime,
         now: Callable[[], float],
         ttl: float = 5.0,
+        issued_ttl: float | None = None,
+        lease: CacheLease | None = None,
         negative_ttl: float = 1.0,
         size: int = 10_000,
         unknown: UnknownTokenLookUp | None = None,
@@ -88,7 +93,8 @@ class CachedTokenValidator(Service):
         self._clock = clock
         self._now = now
         self._timeout = timeout
-        self._grants: TTLCache[bytes, Grant] = TTLCache(clock, ttl, size)
+        self._issued_ttl = ttl if issued_ttl is None else issued_ttl
+        self._grants: TTLCache[bytes, Grant] = TTLCache(clock, ttl, size, lease)
         self._rejections: TTLCache[bytes, Unauthorized | Forbidden] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._exhausted: TTLCache[bytes, QuotaExceeded] = TTLCache(clock, min(ttl, negative_ttl), size)
         self._unknown = unknown
@@ -271,8 +277,12 @@ class CachedTokenValidator(Service):
         else:
             self._mark_seen(key)
             if self._unregister(look_up, key):
-                self._grants.put(key, grant, asked_at, grant.project_id)
+                self._keep(token, key, grant, asked_at)
             look_up.succeed(grant)
+
+    def _keep(self, token: str, key: bytes, grant: Grant, asked_at: float) -> None:
+        ttl = self._issued_ttl if token.startswith(TOKEN_PREFIX) else None
+        self._grants.put(key, grant, asked_at, grant.project_id, ttl)
 
     def _mark_seen(self, key: bytes) -> None:
         self._seen[key] = None
@@ -299,7 +309,7 @@ class CachedTokenValidator(Service):
                 self._cache_rejection(key, e, asked_at)
             raise
         if changes == self._changes:
-            self._grants.put(key, grant, asked_at, grant.project_id)
+            self._keep(token, key, grant, asked_at)
         return grant
 
     def _cache_rejection(self, key: bytes, error: Unauthorized | Forbidden | QuotaExceeded, asked_at: float) -> None:

@@ -13,6 +13,7 @@ from zope.interface import implementer
 
 from llmproxy.base.background import Loop, Task
 from llmproxy.base.coroutines import deferred, within
+from llmproxy.base.ttl_cache import CacheLease
 from llmproxy.errors import ProxyError, StoreUnavailable
 from llmproxy.instruments import Counter, HealthCheck, Instrument
 from llmproxy.interfaces import IHealthChecked, IInstrumented, IOpenable
@@ -42,8 +43,8 @@ class ChangeFeed(MultiService):
     """Polls the store for changes, several times a second, and announces each as if it had been made here.
 
     With Redis, processes also notify each other at once; the store is polled all the same, so that nothing depends on
-    Redis. Where the store does not answer, what is cached of tokens is used for C{silence} seconds more; then it is
-    forgotten until the store responses again.
+    Redis. Each answer of the store renews the lease on what is cached of tokens. Where the store does not answer, that
+    runs out; then all of it is forgotten until the store responds again.
 
     @ivar failures: How often the store did not answer.
     @ivar redis: Through which processes notify each other, if at all.
@@ -59,10 +60,11 @@ class ChangeFeed(MultiService):
         redis: RedisClient | None = None,
         channel: str = "",
         interval: float = POLL_INTERVAL,
-        silence: float = MAX_SILENCE,
+        lease: CacheLease | None = None,
     ) -> None:
         """
         @param redis: Of its own: it is started and stopped with this.
+        @param lease: On what is cached; C{None}: one of L{MAX_SILENCE}.
         """
         MultiService.__init__(self)
         self.failures = 0
@@ -70,7 +72,7 @@ class ChangeFeed(MultiService):
         self._clock = clock
         self.redis = redis
         self._channel = channel
-        self._silence = silence
+        self._lease = lease or CacheLease(MAX_SILENCE)
         self._epoch: int | None = None
         self._is_silent = False
         self._patience = Deadline(Deadlines(clock), self._fall_silent)
@@ -130,7 +132,8 @@ class ChangeFeed(MultiService):
 
     def _heard_now(self, asked_at: float) -> None:
         """The store has said what there was at that time."""
-        self._patience.set(max(asked_at + self._silence - self._clock.seconds(), 0.0))
+        self._lease.renew(asked_at)
+        self._patience.set(max(self._lease.until - self._clock.seconds(), 0.0))
         if self._is_silent:
             self._is_silent = False
             self._log.info("The store says again what has changed: what is cached of tokens is used again.")
@@ -142,9 +145,9 @@ class ChangeFeed(MultiService):
             self._log.error(
                 "The store has not said for {seconds:g} s what has changed: nothing that is cached of tokens is used "
                 "for longer than that, since it may have been revoked elsewhere.",
-                seconds=self._silence,
+                seconds=self._lease.seconds,
             )
-        self._patience.set(self._silence)
+        self._patience.set(self._lease.seconds)
         self._store.announce("")
 
     @property

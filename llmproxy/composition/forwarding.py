@@ -17,6 +17,7 @@ from llmproxy import plugins
 from llmproxy.auth.authenticator import Authenticator
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.base.peers import Peers
+from llmproxy.base.ttl_cache import CacheLease
 from llmproxy.caching import ResponseCache
 from llmproxy.composition.provider_agents import ProviderAgents
 from llmproxy.composition.provider_connections import ProviderConnections
@@ -193,11 +194,13 @@ def forwarding(
     observers: Sequence[Observer],
     budgets: BudgetObserver | None = None,
     peers: Peers | None = None,
+    lease: CacheLease | None = None,
 ) -> Parts:
     """Make what forwards, for the daemon and for the library alike.
 
     @param budgets: Told what happens to budgets.
     @param peers: Other workers, which are to know what is changed here of what they have stored.
+    @param lease: On what is cached of C{projects}; renewed by whoever hears of their changes.
     @raise ValueError: where the settings name a cache that nobody provides; L{StartupError} where they name a file that
         cannot be used.
     """
@@ -209,7 +212,8 @@ def forwarding(
     agents = {name: make_agents.of(name, api) for name, api in settings.apis.items()}
     upstreams = Upstreams(settings, _transports(agents), clock)
     shares = InFlightLimit(settings)
-    keys = ProviderKeys(projects, clock, ttl=settings.store.token_cache_ttl, learn=learn)
+    ttl = settings.store.cache_seconds(announced=lease is not None)
+    keys = ProviderKeys(projects, clock, ttl=ttl, lease=lease, learn=learn)
     caching = _caching(settings, reactor, now, buffers, peers)
     refusals = RepeatedEntries(audit, clock)
     providers, operations = {name: provider(api) for name, api in settings.apis.items()}, Operations(settings)

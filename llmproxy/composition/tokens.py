@@ -13,13 +13,14 @@ from twisted.internet.defer import Deferred
 
 from llmproxy import plugins
 from llmproxy.auth.caching_validator import CachedTokenValidator
-from llmproxy.auth.change_feed import ChangeFeed
+from llmproxy.auth.change_feed import MAX_SILENCE, ChangeFeed
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.revocation_file import RevocationFile
 from llmproxy.auth.unknown_tokens import UnknownTokens
 from llmproxy.auth.unwritten_revocations import CHANGE_SECONDS, UnwrittenRevocations
 from llmproxy.auth.validator_chain import ForeignValidator, ValidatorChain
 from llmproxy.base.coroutines import FairLock
+from llmproxy.base.ttl_cache import CacheLease
 from llmproxy.config.model import Settings
 from llmproxy.errors import StoreUnavailable
 from llmproxy.interfaces import ITokenValidatorFactory, IWatchable
@@ -34,6 +35,7 @@ class Tokens:
     """How tokens are validated and revoked.
 
     @ivar chain: Who validates tokens that this proxy has not issued, where the settings name anybody.
+    @ivar lease: On what is cached of the store's tokens and provider keys; the feed renews it.
     @ivar changes: Held by whoever changes projects or tokens, so that no change undoes another.
     @ivar subjects: Those of other issuers whose tokens are refused.
     """
@@ -42,6 +44,7 @@ class Tokens:
     failed_attempts: FailedAttempts
     unknown: UnknownTokens
     feed: ChangeFeed
+    lease: CacheLease
     unwritten: UnwrittenRevocations
     changes: FairLock
     chain: ValidatorChain | None
@@ -66,6 +69,7 @@ def make_tokens(
         return store.read(partial(_project_of, grant=grant))  # not where management's lists wait
 
     failed_attempts, changes, subjects = FailedAttempts(), FairLock(), RevokedSubjectTable(store, now)
+    lease = CacheLease(MAX_SILENCE)
     unknown = UnknownTokens(store.validate_tokens, failed_attempts, reactor)
     foreign = list(_foreign_validators(settings, reactor, now))
     chain = ValidatorChain(store, unknown, foreign, project, failed_attempts, reactor) if foreign else None
@@ -74,7 +78,9 @@ def make_tokens(
         unknown=chain or unknown,
         clock=reactor,
         now=now,
-        ttl=settings.store.token_cache_ttl,
+        ttl=settings.store.cache_seconds(announced=False),
+        issued_ttl=settings.store.cache_seconds(announced=True),
+        lease=lease,
         size=settings.store.token_cache_size,
         uses=None if settings.ledger.enabled else store,
         journaled=settings.ledger.enabled,
@@ -95,9 +101,8 @@ def make_tokens(
     for each in foreign:
         if IWatchable.providedBy(each.validator):
             IWatchable(each.validator).watch(validator.forget_project)
-    return Tokens(
-        validator, failed_attempts, unknown, _change_feed(settings, reactor, store), unwritten, changes, chain, subjects
-    )
+    feed = _change_feed(settings, reactor, store, lease)
+    return Tokens(validator, failed_attempts, unknown, feed, lease, unwritten, changes, chain, subjects)
 
 
 def _project_of(connection: Connection, grant: Grant) -> Project:
@@ -123,7 +128,7 @@ def _foreign_validators(settings: Settings, reactor: Any, now: Callable[[], floa
         yield ForeignValidator(validator, apis)
 
 
-def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
+def _change_feed(settings: Settings, reactor: Any, store: Store, lease: CacheLease) -> ChangeFeed:
     """Through Redis too where it is used anyhow."""
     limits, cache = settings.limits.backend == "redis", settings.cache.enabled and settings.cache.backend == "redis"
     url = settings.limits.redis_url if limits else settings.cache.redis_url
@@ -132,4 +137,4 @@ def _change_feed(settings: Settings, reactor: Any, store: Store) -> ChangeFeed:
         from llmproxy.redis import connect  # not before: most daemons have no Redis
 
         redis = connect(settings.redis, reactor, url=url, connections=1, use="revocation")
-    return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes")
+    return ChangeFeed(store, reactor, redis=redis, channel=f"{settings.redis.key_prefix}changes", lease=lease)

@@ -109,11 +109,16 @@ class StoreSettings(Section):
     url: Annotated[str, BeforeValidator(addresses.store_url)] = "sqlite:///data/llmproxy.db"
     """The database: `sqlite:///path` (relative to the working directory), `postgresql+psycopg://…`, with user and
     password percent-encoded (`@` as `%40`). Each process opens up to 14 connections to PostgreSQL."""
-    token_cache_ttl: Duration = 5.0
-    """How long a worker caches a token. A change made elsewhere takes effect within a second; while the store does not
-    reply, cached tokens are used for 5 seconds at most."""
+    token_cache_ttl: Duration | None = None
+    """How long a worker caches a token and a project's provider keys at most. Left out: 5 minutes, and 5 seconds for
+    tokens of other issuers. A change made elsewhere takes effect within a second; while the store does not reply,
+    cached tokens are used for 5 seconds at most."""
     token_cache_size: Whole = Field(default=10_000, ge=0)
     """How many tokens a worker caches."""
+
+    def cache_seconds(self, *, announced: bool) -> float:
+        """C{token_cache_ttl}; by default, that of what is C{announced} when it changes, or of what is not."""
+        return (300.0 if announced else 5.0) if self.token_cache_ttl is None else self.token_cache_ttl
 
 
 class Cache(Section):

@@ -1,4 +1,4 @@
-"""The providers' keys of projects, cached for a short time."""
+"""The providers' keys of projects, cached for a while."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 
 from llmproxy import errors
-from llmproxy.base.ttl_cache import CacheEntry, TTLCache
+from llmproxy.base.ttl_cache import CacheEntry, CacheLease, TTLCache
 from llmproxy.http import credentials
 from llmproxy.interfaces import IProviderKeyLists, IProviderKeys
 
@@ -25,7 +25,7 @@ class ProviderKey(NamedTuple):
 
 
 class ProviderKeys:
-    """Caches each project's provider keys for a short time, so that the usual request looks nothing up."""
+    """Caches each project's provider keys for a while, so that the usual request looks nothing up."""
 
     def __init__(
         self,
@@ -34,16 +34,18 @@ class ProviderKeys:
         *,
         ttl: float,
         size: int = 10_000,
+        lease: CacheLease | None = None,
         learn: Callable[[str], object] = lambda key: None,
     ) -> None:
         """
         @param ttl: Seconds for which a key is cached.
+        @param lease: Renewed by whoever calls L{forget}: no key is used for longer than that says.
         @param learn: Called with every key, so that logs can leave it out.
         """
         self._learn = learn
         self._store = store
         self._clock = clock
-        self._cached: TTLCache[tuple[str, str], tuple[ProviderKey, ...]] = TTLCache(clock, ttl, size)
+        self._cached: TTLCache[tuple[str, str], tuple[ProviderKey, ...]] = TTLCache(clock, ttl, size, lease)
         self._changes = 0
 
     def get_cached(self, project_id: str, api: str) -> tuple[ProviderKey, ...] | None:

@@ -145,7 +145,6 @@ class SecretReferences(MultiService):
         return reading.value
 
     async def _read(self, reference: str) -> _Reading:
-        before = self._readings.get(reference)
         try:
             self.rules.check(reference)
             scheme, _, name = reference.partition(":")
@@ -156,8 +155,12 @@ class SecretReferences(MultiService):
             reading = _Reading(None, str(e), expires=self._clock.seconds() + MISSING_SECONDS)
         if reading.value is not None:
             self._learn(reading.value)
+        before = self._readings.get(reference)
         self._readings[reference] = reading
         self._report(reference, before, reading)
+        if before is not None and before.value != reading.value:
+            self._log.info("The provider key {reference} has changed.", reference=reference)
+            self._changed()
         return reading
 
     async def _read_from(self, scheme: str, name: str) -> _Reading:
@@ -205,15 +208,8 @@ class SecretReferences(MultiService):
         stamps = await self._threads.call(self._stamps, files)
         for name, stamp in files.items():
             if stamps[name] != stamp and stamps[name] == self._stamps_before.get(name):
-                await self._read_again(name)
+                await self._read(name)
         self._stamps_before = stamps
-
-    async def _read_again(self, name: str) -> None:
-        before = self._readings.get(name)
-        now = await self._read(name)
-        if before is not None and before.value != now.value:
-            self._log.info("The provider key {reference} has changed.", reference=name)
-            self._changed()
 
     def _stamps(self, names: Iterable[str]) -> dict[str, FileStamp | None]:
         return {name: self.rules.stamp(name.removeprefix("file:")) for name in names}
@@ -229,4 +225,4 @@ class SecretReferences(MultiService):
         for name in sorted(listed):
             before = self._readings.get(name)
             if before is None or before.expires is not None:
-                await self._read_again(name)
+                await self._read(name)

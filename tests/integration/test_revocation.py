@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.support.proxy_case import FAST_PATH
 from tests.support.redis_server import RedisServer
 from tests.support.stack import KEYS, Stack, eventually
 from tests.support.suspending import suspend
+from tests.support.workers import WorkerStack
 
 pytestmark = pytest.mark.alone
 
@@ -131,6 +133,52 @@ def test_a_token_with_redis(together: Fleet) -> None:
     last = measured("with Redis", together)
     assert max(last) < 1.0
     assert sorted(last)[len(last) // 2] < 0.2
+
+
+def seldom(fleet: Fleet) -> None:
+    """Have tokens cached for longer than any process may go without a word of the store, and see that they are used on,
+    each request by the fast path, until something becomes of them, which is known within the same second."""
+    manage = fleet.stack.manage
+    project = manage("POST", "/manage/projects", {"name": "Seldom", "api_keys": KEYS})["id"]
+    (revoked, first), (rotated, second), (_, third) = [fleet.new_token() for _ in range(3)]
+    _, fourth = fleet.new_token(project_id=project)
+    ends = time.time() + 12.0
+    _, fifth = fleet.new_token(expires_at=datetime.fromtimestamp(ends, UTC).isoformat())
+    tokens = (first, second, third, fourth, fifth)
+    time.sleep(1.0)  # that they were made is no news any more, for which they would be looked up again
+
+    def all_served(times: int) -> bool:
+        return {fleet.status(port, token) for _ in range(times) for token in tokens for port in fleet.ports} == {200}
+
+    assert all_served(KNOWN_AFTER + 3)  # so that each worker behind a port knows their heads
+    time.sleep(5.5)
+    before = fleet.stack.metric("fast_path_requests_total")
+    assert all_served(1)
+    served = fleet.stack.metric("fast_path_requests_total") - before
+    if os.environ.get(FAST_PATH) != "false":
+        assert served == len(tokens) * fleet.ports.count(fleet.stack.daemon.port)
+    for token, change in (
+        (first, lambda: manage("DELETE", f"/manage/tokens/{revoked}")),
+        (second, lambda: manage("POST", f"/manage/tokens/{rotated}/rotate", {"grace": "0s"})),
+        (fourth, lambda: manage("PATCH", f"/manage/projects/{project}", {"active": False})),
+    ):
+        assert max(fleet.until_refused(token, change)) < 1.0
+    assert {fleet.status(port, third) for port in fleet.ports} == {200}
+    time.sleep(max(ends - time.time(), 0.0))
+    assert {fleet.status(port, fifth) for port in fleet.ports} == {401}
+
+
+@pytest.mark.long("14 s: waits until what is cached is old")
+def test_tokens_that_are_used_seldom(without: Fleet) -> None:
+    seldom(without)
+
+
+@pytest.mark.long("20 s: the same by workers, on PostgreSQL")
+def test_tokens_that_are_used_seldom_with_workers(tmp_path: Path, postgres: PostgreSQL) -> None:
+    env = {"LLMPROXY_STORE_URL": postgres.migrated()}
+    with WorkerStack(tmp_path, 2, env=env) as stack, stack.another("other") as other:
+        eventually(lambda: "2 of 2 workers" in other.output(), 60)
+        seldom(Fleet(stack, [stack.daemon.port] * 4 + [other.port] * 4))
 
 
 @pytest.mark.long("2 s: a project is followed as its tokens are")

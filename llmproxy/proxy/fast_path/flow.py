@@ -347,8 +347,8 @@ class FlowTable:
         sending, expires_at = prepared.sending, prepared.expires_at
         if (
             known.current
-            and now < prepared.grant.until
-            and (sending is None or now < sending.keys.until)
+            and (now < prepared.grant.until or prepared.grant.is_good(now))
+            and (sending is None or now < sending.keys.until or sending.keys.is_good(now))
             and (expires_at is None or wall() < expires_at)
         ):
             return True

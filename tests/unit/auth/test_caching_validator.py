@@ -15,6 +15,7 @@ from zope.interface.verify import verifyObject
 from llmproxy.auth.caching_validator import CachedTokenValidator
 from llmproxy.auth.lockout import FailedAttempts
 from llmproxy.auth.unknown_tokens import UnknownTokens
+from llmproxy.base.ttl_cache import CacheLease
 from llmproxy.errors import QuotaExceeded, StoreUnavailable, TokenExpired, TokenInactive, TokenNotFound
 from llmproxy.interfaces import IImmediateValidator, ITokenStore, ITokenValidator
 from llmproxy.model import Grant
@@ -117,6 +118,79 @@ class JournaledTests(Case):
         self.cached.forget_project("")
         self.granted()
         self.assertIsNone(self.cached.use_now(A))
+
+
+class LeaseTests(Case):
+    """Grants are used on for as long as changes are heard of."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.lease = CacheLease(5.0)
+        self.cached = self.validator(issued_ttl=300.0, lease=self.lease)
+
+    def advance(self, seconds: float) -> None:
+        """The store says several times a second that nothing has changed."""
+        for _ in range(int(seconds)):
+            self.clock.advance(1.0)
+            self.wall.advance(1.0)
+            self.lease.renew(self.clock.seconds())
+
+    def test_one_that_is_used_seldom(self) -> None:
+        for _ in range(5):
+            self.granted("sk-lp-a")
+            self.advance(59.0)
+        self.assertEqual(self.oracle.asked, ["sk-lp-a"])
+        self.advance(5.0)
+        self.granted("sk-lp-a")
+        self.assertEqual(len(self.oracle.asked), 2)
+
+    def test_revoked(self) -> None:
+        """However old what is cached is: by the first request after the news."""
+        self.granted("sk-lp-a")
+        entry = self.cached.entry(self.cached.key("sk-lp-a"))
+        assert entry is not None
+        self.advance(60.0)
+        self.assertTrue(entry.is_good(self.clock.seconds()))
+        self.oracle.answer = lambda: fail(TokenInactive())
+        self.cached.forget_project("p")
+        self.assertFalse(entry.is_good(self.clock.seconds()))
+        self.refused(TokenInactive, "sk-lp-a")
+
+    def test_silence(self) -> None:
+        """Nobody says whether it is still good: it is looked up again five seconds after the last word."""
+        self.granted("sk-lp-a")
+        self.advance(60.0)
+        self.clock.advance(4.9)
+        self.granted("sk-lp-a")
+        self.clock.advance(0.1)
+        self.granted("sk-lp-a")
+        self.assertEqual(len(self.oracle.asked), 2)
+
+    def test_one_that_ends_meanwhile(self) -> None:
+        """By the wall clock, to the second."""
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, expires_at=30.0))
+        self.granted("sk-lp-a")
+        self.advance(29.0)
+        self.granted("sk-lp-a")
+        self.advance(1.0)
+        self.refused(TokenExpired, "sk-lp-a")
+        self.assertIsNone(self.cached.grant_now(self.cached.key("sk-lp-a")))
+        self.assertEqual(len(self.oracle.asked), 1)
+
+    def test_those_of_others(self) -> None:
+        """Nobody says what becomes of them: they are asked about every few seconds."""
+        self.granted("eyJ")
+        self.advance(5.0)
+        self.granted("eyJ")
+        self.assertEqual(self.oracle.asked, ["eyJ", "eyJ"])
+
+    def test_counted_by_the_store(self) -> None:
+        """What it says of a token with a limit is used on as well."""
+        self.oracle.answer = lambda: succeed(Grant("p", "t", True, max_requests=5))
+        self.used("sk-lp-a")
+        self.advance(60.0)
+        self.granted("sk-lp-a")
+        self.assertEqual(self.oracle.asked, ["sk-lp-a", "+sk-lp-a"])
 
 
 class RememberingTests(Case):

@@ -10,6 +10,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy.auth.change_feed import MAX_SILENCE, POLL_INTERVAL, POLL_TIMEOUT, ChangeFeed
+from llmproxy.base.ttl_cache import CacheLease
 from llmproxy.errors import StoreUnavailable
 from llmproxy.model import Changes
 from llmproxy.redis import RedisUnavailable
@@ -82,6 +83,24 @@ class AskingTests(Case):
         self.store.answer = lambda epoch: succeed(Changes(7, ()))
         self.clock.pump([POLL_INTERVAL] * 20)
         self.assertEqual(len(self.store.announced), announced)
+
+    def test_the_lease_on_what_is_cached(self) -> None:
+        """It is renewed by each answer, counted from the question, and by nothing else."""
+        lease = CacheLease(3.0)
+        self.started(lease=lease)
+        self.assertEqual(lease.until, 3.0 + POLL_INTERVAL)
+        answer: Deferred[Changes] = Deferred()
+        self.store.answer = lambda epoch: answer
+        self.clock.advance(POLL_INTERVAL)
+        asked_at = self.clock.seconds()
+        self.clock.advance(0.9)
+        answer.callback(Changes(7, ()))
+        self.assertEqual(lease.until, asked_at + 3.0)
+        self.store.answer = lambda epoch: fail(StoreUnavailable())
+        self.clock.pump([POLL_INTERVAL] * 5)
+        self.assertEqual((lease.until, self.store.announced), (asked_at + 3.0, []))
+        self.clock.advance(POLL_INTERVAL)
+        self.assertEqual(set(self.store.announced), {""})
 
     def test_no_answer(self) -> None:
         """A question that hangs is given up, and asked again."""

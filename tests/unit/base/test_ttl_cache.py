@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from llmproxy.base.ttl_cache import TTLCache
+from llmproxy.base.ttl_cache import CacheEntry, CacheLease, TTLCache
 
 
 class TTLCacheTests(TestCase):
@@ -78,6 +78,64 @@ class TTLCacheTests(TestCase):
             self.assertEqual((entry.value, entry.until), (1, 5.0))
             end()
             self.assertEqual(entry.until, -inf)
+
+    def test_a_lease(self) -> None:
+        """What is used is used on for as long as changes are heard of, and no longer than so many seconds in all."""
+        lease = CacheLease(5.0)
+        memory: TTLCache[bytes, int] = TTLCache(self.clock, 60.0, 2, lease)
+        memory.put(b"a", 1, 0.0)
+        memory.put(b"b", 2, 0.0, ttl=7.0)
+        entry = memory.entry(b"a")
+        assert entry is not None
+        self.clock.advance(4.0)
+        lease.renew(4.0)
+        self.clock.advance(2.0)
+        self.assertEqual([memory.get(key) for key in (b"a", b"b")], [1, 2])
+        self.assertEqual(entry.until, 9.0)
+        self.clock.advance(1.0)
+        self.assertEqual([memory.get(key) for key in (b"a", b"b")], [1, None])
+        self.clock.advance(2.0)
+        self.assertEqual((entry.is_good(8.9), entry.is_good(9.0), memory.get(b"a")), (True, False, None))
+        lease.renew(9.0)
+        self.assertFalse(entry.is_good(9.0))
+
+    def test_a_lease_that_was_never_renewed(self) -> None:
+        """What has just been read may be used for as long as after a renewal."""
+        memory: TTLCache[bytes, int] = TTLCache(self.clock, 60.0, 2, CacheLease(5.0))
+        memory.put(b"a", 1, 0.0)
+        self.clock.advance(4.9)
+        self.assertEqual(memory.get(b"a"), 1)
+        self.clock.advance(0.1)
+        self.assertIsNone(memory.get(b"a"))
+
+    def test_dropped_under_a_lease(self) -> None:
+        """Whoever has the entry cannot use it on."""
+        lease = CacheLease(5.0)
+        memory: TTLCache[bytes, int] = TTLCache(self.clock, 60.0, 2, lease)
+        memory.put(b"a", 1, 0.0)
+        entry = memory.entry(b"a")
+        assert entry is not None
+        memory.drop(b"a")
+        lease.renew(1.0)
+        self.assertFalse(entry.is_good(0.0))
+
+    def test_used_by_its_entry(self) -> None:
+        """Whoever uses an entry without asking the cache keeps it from being the first to go."""
+        lease = CacheLease(5.0)
+        memory: TTLCache[bytes, int] = TTLCache(self.clock, 60.0, 2, lease)
+        for key in (b"a", b"b"):
+            memory.put(key, 1, 0.0)
+        entry = memory.entry(b"a")
+        assert entry is not None
+        memory.get(b"b")
+        lease.renew(4.0)
+        self.assertTrue(entry.is_good(6.0))
+        memory.put(b"c", 1, 6.0)
+        self.assertEqual((entry.is_good(6.0), memory.get(b"b")), (True, None))
+
+    def test_an_entry_without_a_cache(self) -> None:
+        entry = CacheEntry(5.0, 1, "")
+        self.assertEqual([entry.is_good(now) for now in (4.9, 5.0)], [True, False])
 
     def test_no_size(self) -> None:
         memory: TTLCache[bytes, int] = TTLCache(self.clock, 5.0, 0)

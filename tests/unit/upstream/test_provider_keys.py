@@ -5,6 +5,7 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
 from llmproxy import errors
+from llmproxy.base.ttl_cache import CacheLease
 from llmproxy.model import Project
 from llmproxy.upstream.provider_keys import ProviderKeys
 from tests.support.fakes import MemoryStore
@@ -40,6 +41,18 @@ class Keys(SynchronousTestCase):
         self.assertEqual(self.get_cached("p"), b"key of p")
         self.assertIsNone(self.get_cached("p", "other"))
         self.clock.advance(0.1)
+        self.assertIsNone(self.get_cached("p"))
+
+    def test_under_a_lease(self) -> None:
+        """For as long as changes are heard of, and not beyond one."""
+        lease = CacheLease(5.0)
+        self.keys = ProviderKeys(self.store, self.clock, ttl=300.0, lease=lease)
+        self.successResultOf(self.look_up())
+        for _ in range(60):
+            self.clock.advance(1.0)
+            lease.renew(self.clock.seconds())
+        self.assertEqual(self.get_cached("p"), b"key of p")
+        self.keys.forget("p")
         self.assertIsNone(self.get_cached("p"))
 
     def test_forgotten(self) -> None:

@@ -6,7 +6,9 @@ from unittest import TestCase
 
 from hypothesis import given
 from hypothesis import strategies as st
+from twisted.internet.task import Clock
 
+from llmproxy.base.ttl_cache import CacheLease, TTLCache
 from llmproxy.proxy.fast_path.flow import MAX_LAYOUTS, FlowTable, KnownHead, holes_in
 from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
@@ -70,6 +72,22 @@ class Tables(TestCase):
         known = self.put()
         self.table.drop(known)
         self.assertEqual((known.current, len(self.table), self.is_due()), (False, 0, True))
+
+    def test_one_that_is_used_seldom(self) -> None:
+        """Its flow is good for as long as changes of what it was made from are heard of."""
+        lease = CacheLease(5.0)
+        for told in ("grant", "keys"):
+            cache: TTLCache[str, int] = TTLCache(Clock(), 300.0, 10, lease)
+            for key in ("grant", "keys"):
+                cache.put(key, 1, 0.0)
+            sending = SimpleNamespace(keys=cache.entry("keys"))
+            known = self.put()
+            known.prepared = SimpleNamespace(grant=cache.entry("grant"), sending=sending, expires_at=60.0)  # type: ignore[assignment]
+            lease.renew(50.0)
+            self.assertTrue(self.table.is_good(known, 54.9, lambda: 59.0))
+            cache.drop(told)
+            self.assertFalse(self.table.is_good(known, 54.9, lambda: 59.0))
+            self.assertFalse(known.current)
 
     def test_one_that_is_dropped_late(self) -> None:
         """Whoever still had it does not end what has taken its place."""
