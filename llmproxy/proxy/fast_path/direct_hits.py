@@ -93,6 +93,7 @@ class DirectHits:
         hit = cache.hit_again(again.hit, authorized)
         if hit is None:
             return False
+        known.used = True
         kind = again.kind
         if kind is None or channel.remote != again.remote:
             kind = self._kind(channel, known, again.filled, again.model, stream=hit.entry.stream)

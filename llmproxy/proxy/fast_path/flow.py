@@ -17,7 +17,8 @@ from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering.dialects.operation import ProviderOperation
 from llmproxy.metering.meter import Dialect
 from llmproxy.proxy.context import RequestContext
-from llmproxy.proxy.fast_path.head_shape import HOLES, SAME_HOLES, HeadLayout, HeadShape, HeadText, head_shape
+from llmproxy.proxy.fast_path.head_layouts import HeadLayouts
+from llmproxy.proxy.fast_path.head_shape import HOLES, SAME_HOLES, HeadShape, HeadText, head_shape
 from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.prepared_flow import PreparedFlow
 from llmproxy.upstream.provider_keys import ProviderKey
@@ -28,9 +29,8 @@ MAX_FLOWS = 10_000
 MAX_FLOW_BYTES = 64 * 1024 * 1024  # that all of them may take
 FLOW_BYTES, COPIES_OF_HEAD = 4096, 3  # of each, besides those in its hops
 MAX_EXPECTED_BYTES = 8192  # of a head that is looked for first on its connection
-MAX_SEEN = 4096  # heads that were seen once
+MAX_SEEN = 50_000  # heads that were seen once, 140 bytes each
 MAX_REPEATED = 4096  # requests that the cache has responded to
-MAX_LAYOUTS = 32  # that are looked for in what was received
 
 
 @dataclass(slots=True, eq=False)
@@ -125,6 +125,7 @@ class KnownHead:
     @ivar text: All of it, by which the next on its connection is known; C{None} where the connection is not kept.
     @ivar varies_in_length_alone: Whether the length of the body is its only hole.
     @ivar current: Whether nothing that its flow was made from has changed.
+    @ivar used: Whether it has been since it was last looked for one that others may take the place of.
     @ivar may_repeat: Whether the very same request is likely to come again; C{repeats}: whether the cache may have
         responded to it.
     @ivar prepared: Its flow, made ready for direct requests; C{None} as long as there was none.
@@ -146,6 +147,7 @@ class KnownHead:
         "size",
         "target",
         "text",
+        "used",
         "varies_in_length_alone",
     )
 
@@ -161,7 +163,7 @@ class KnownHead:
         self.flow = flow
         self.fields = fields
         self.current = True
-        self.repeats = False
+        self.used = self.repeats = False
         self.prepared: PreparedFlow | None = None
         self.method, self.target, _ = request_line.split(b" ")
         self._keep_alive = b"close" not in connection_options(fields)
@@ -217,7 +219,8 @@ class FlowTable:
     """Knows heads again, whoever sends them on whichever connection.
 
     The flow of a head that was seen once is not kept, so that ever new heads cost nothing but the look. Where there are
-    too many, each new one takes the place of the oldest alone: whoever makes up heads costs others no more than that.
+    too many, each new one takes the place of the oldest if that was not used lately (second chance), or none: whoever
+    makes up heads takes no place of a busy one, and of more heads than there is room for as many are kept as there is.
 
     @ivar repeated: Requests that the cache has responded to, by all of their bytes, or by the digest of these
         (L{direct_hits}).
@@ -231,7 +234,7 @@ class FlowTable:
         self._holes = HOLES
         self._known: OrderedDict[bytes, KnownHead] = OrderedDict()
         self._shapes: dict[int, HeadShape] = {}  # by its size, that of the flow that was found last
-        self._layouts: list[HeadLayout] = []  # those that were found last
+        self._layouts = HeadLayouts()
         self._seen: OrderedDict[int, None] = OrderedDict()  # by the hash of their keys, which may be long
         self.repeated: BoundedMemo[bytes | str, RepeatedRequest] = BoundedMemo(MAX_REPEATED)
 
@@ -257,21 +260,7 @@ class FlowTable:
     def find_in(self, data: bytes) -> KnownHead | None:
         """The head with which this begins, where it has a usual layout; whether it is that is for the caller to look at
         (L{HeadText.match})."""
-        layouts = self._layouts
-        for place, layout in enumerate(layouts):
-            if layout.may_be_in(data) and (known := self._known.get(layout.key_in(data))) is not None:
-                if place:
-                    layouts.insert(0, layouts.pop(place))
-                return known
-        return None
-
-    def _prefer(self, layout: HeadLayout) -> None:
-        """Look for this layout before others."""
-        layouts = self._layouts
-        if layout in layouts:
-            layouts.remove(layout)
-        layouts.insert(0, layout)
-        del layouts[MAX_LAYOUTS:]
+        return self._layouts.find(data, self._known)
 
     def find(self, head: bytes) -> RequestHead | None:
         """The head, parsed, with its flow; C{None} for one that is not known."""
@@ -289,7 +278,7 @@ class FlowTable:
                 return None
             self._shapes[len(lines)] = filled.known.shape
         if filled.known.text is not None:
-            self._prefer(filled.known.text.layout)
+            self._layouts.add(filled.known.text.layout)
         length = filled.known.shape.body_length(filled.holes)
         return None if length < 0 else filled.known.parsed(filled, length)
 
@@ -308,7 +297,8 @@ class FlowTable:
         if key in self._known:
             return None
         if hash(key) in self._seen:
-            return shape
+            is_full = len(self._known) >= self._max_flows or self._bytes >= self._max_bytes
+            return None if is_full and self._spare_oldest() else shape
         self._see(key)
         return None
 
@@ -335,7 +325,17 @@ class FlowTable:
 
     def _make_room(self) -> None:
         while len(self._known) > self._max_flows or self._bytes > self._max_bytes:
-            self._forget(next(iter(self._known.values())))
+            if not self._spare_oldest():
+                self._forget(next(iter(self._known.values())))
+
+    def _spare_oldest(self) -> bool:
+        """Whether the oldest has been used since this was last asked of it; then it is the last to be asked again."""
+        key, oldest = next(iter(self._known.items()))
+        if oldest.used:
+            oldest.used = False
+            self._known.move_to_end(key)
+            return True
+        return False
 
     def is_good(self, known: KnownHead, now: float, wall: Callable[[], float]) -> bool:
         """Whether nothing has changed that the flow was made from, which is prepared; else it is dropped.
@@ -351,6 +351,7 @@ class FlowTable:
             and (sending is None or now < sending.keys.until or sending.keys.is_good(now))
             and (expires_at is None or wall() < expires_at)
         ):
+            known.used = True
             return True
         self.drop(known)
         return False

@@ -94,10 +94,6 @@ class HeadLayout(NamedTuple):
     start: int
     pieces: tuple[int, ...]
 
-    def may_be_in(self, data: bytes) -> bool:
-        """Whether the first hole is where it should be."""
-        return data.startswith(self.name, self.name_at)
-
     def key_in(self, data: bytes) -> bytes:
         """What stands in what was received, but for the holes: what the head is found by that has this layout."""
         at = self.start

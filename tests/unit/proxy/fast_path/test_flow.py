@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from llmproxy.base.ttl_cache import CacheLease, TTLCache
-from llmproxy.proxy.fast_path.flow import MAX_LAYOUTS, FlowTable, KnownHead, holes_in
+from llmproxy.base.ttl_cache import CacheEntry, CacheLease, TTLCache
+from llmproxy.proxy.fast_path.flow import FlowTable, KnownHead, holes_in
+from llmproxy.proxy.fast_path.head_layouts import MAX_LAYOUTS
 from llmproxy.proxy.fast_path.head_shape import HOLES, head_shape
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 
@@ -112,6 +113,52 @@ class Tables(TestCase):
         self.assertEqual([each.current for each in known], current)
         for _ in range(2):
             self.assertEqual([self.found(lines) is each for lines, each in zip(heads, known, strict=True)], current)
+
+    def use(self, known: KnownHead) -> None:
+        grant = CacheEntry(60.0, None, "")
+        known.prepared = SimpleNamespace(grant=grant, sending=None, expires_at=None)  # type: ignore[assignment]
+        self.assertTrue(self.table.is_good(known, 0.0, lambda: 0.0))
+
+    def test_busy_ones(self) -> None:
+        """They keep their places: ever new heads that come twice take those of each other, or of none."""
+        busy = [self.put([*self.lines, b"N: %d" % number]) for number in range(6)]
+        made_up = 0
+        for number in range(100):
+            for known in busy:
+                self.use(known)
+            lines = [*self.lines, b"Made-Up: %d" % number]
+            self.assertFalse(self.is_due(lines))
+            if self.is_due(lines):
+                self.put(lines)
+                made_up += 1
+        self.assertEqual([known.current for known in busy], [True] * 6)
+        self.assertEqual((len(self.table), made_up > 10), (8, True))
+
+    def test_more_than_there_is_room_for(self) -> None:
+        """Not all of them in turn, for none of them, but as many as there is room for are served."""
+        heads = [[*self.lines, b"N: %d" % number] for number in range(10)]
+        self.table = FlowTable(max_flows=8, max_seen=10)
+        served = 0
+        for _ in range(10):
+            for lines in heads:
+                if (known := self.found(lines)) is not None:
+                    self.use(known)
+                    served += 1
+                elif self.is_due(lines):
+                    self.put(lines)
+        self.assertGreaterEqual(served, 8 * 8 - 4)
+
+    def test_others_than_before(self) -> None:
+        """Those that nobody uses any more make room one after the other, and soon."""
+        before = [self.put([*self.lines, b"N: %d" % number]) for number in range(8)]
+        for known in before:
+            self.use(known)
+        heads = [[*self.lines, b"More: %d" % number] for number in range(4)]
+        for _ in range(5):
+            for lines in heads:
+                if self.found(lines) is None and self.is_due(lines):
+                    self.put(lines)
+        self.assertEqual([self.found(lines) is not None for lines in heads], [True] * 4)
 
     def test_what_is_kept_with_one_counts(self) -> None:
         """Those that came before make room for it, and then it itself."""
