@@ -47,7 +47,6 @@ _SPACE = b" \t\r\n"
 _Wanted = Callable[[str], bool]
 _NOT_UTF8 = "The request body is not plain UTF-8."
 
-
 _UNMEASURED = TextMeasure()
 _new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
@@ -254,10 +253,10 @@ class RequestReader:
         self._ended = True
         self.work()
 
-    def work(self) -> None:
-        """Read on, as much as may be read in one turn."""
+    def work(self, until: float | None = None) -> None:
+        """Read on, as much as may be read in one turn: until the clock shows so much, or L{MAX_TURN_SECONDS} later."""
         done, before = 0, 0 if self._body is None else self._body.steps
-        until = self._seconds() + MAX_TURN_SECONDS
+        until = self._seconds() + MAX_TURN_SECONDS if until is None else until
         if self._working is None and self._queue:
             self._working = self._reading()
         while self._working is not None:

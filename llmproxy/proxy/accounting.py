@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from llmproxy.auth.authenticator import Session
@@ -30,6 +29,7 @@ from llmproxy.proxy.attribution import AttributionFields
 from llmproxy.proxy.context import Charge, RequestContext
 from llmproxy.proxy.deferred_results import DeferredResults, deferral
 from llmproxy.proxy.reading import ResponseReading
+from llmproxy.proxy.reading_turns import ReadingTurns
 from llmproxy.proxy.reporting import Observer, RequestReports, going_on
 from llmproxy.wire.buffers import Buffers
 from llmproxy.wire.client.response import Response
@@ -76,6 +76,7 @@ class Accounting:
     @ivar report: A direct request is over for which nothing is held; C{report_all}: several are.
     @ivar join: L{WriteCoalescer.join} of reports.
     @ivar kinds: Finds the kinds of records.
+    @ivar reading_turns: When bodies are read, of requests and of responses.
     @ivar shutting_down: Whether what is cut from now on is cut by this process, because it ends.
     """
 
@@ -115,6 +116,7 @@ class Accounting:
         self._results = results
         self.buffers = buffers
         self._clock = clock
+        self.reading_turns = ReadingTurns(clock)
         self._meters = meters
         self._operations = operations
         self._metrics = metrics
@@ -259,7 +261,8 @@ class Accounting:
             return
         if context.response_reading is None:
             hold = bool if self.buffers is None else self.buffers.hold
-            context.response_reading = ResponseReading(response, self._clock, hold)
+            turns = self.reading_turns
+            context.response_reading = ResponseReading(response, self._clock, turns, context.sender, hold)
         context.response_reading.watch(tap.steps)
 
     async def finish(self, context: RequestContext) -> None:
@@ -267,8 +270,10 @@ class Accounting:
         if context.response_reading is not None and context.response_reading.pending:
             await context.response_reading.whole()
         while context.meter is not None and context.meter.behind:
-            await deferLater(self._clock, 0)
+            await self.reading_turns.turn(context.sender)
             context.meter.work()
+        if context.reading is not None and context.request.upload.done:
+            await context.reading.turn()
         if self._results is not None and context.result_collection is not None:
             await self._results.collect(context, self._clock.seconds())
         self.finish_now(context)

@@ -12,6 +12,7 @@ from llmproxy.base import request_steps
 from llmproxy.caching import CachedResponse, CacheLookup
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints
+from llmproxy.http.credentials import carried
 from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measure_body, read_at_once, read_strictly_at_once
 from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
@@ -31,6 +32,8 @@ from llmproxy.wire.server.site import Request
 MAX_PATH_BYTES = 2048  # of a path that are recorded
 MAX_SMALL_BODY_BYTES = 16 * 1024  # of a request body that is read at once, when somebody wants to know
 UNHEARD_ERRORS = frozenset({"upstream_timeout", "upstream_protocol_error"})  # a provider may have worked all the same
+
+RequestSender = tuple[str, bytes]  # address and credential
 
 
 class Charge:
@@ -175,6 +178,11 @@ class RequestContext:
             let_through = authorized - arrived
         waited = spent.get("scheduler", 0.0) + spent.get("turn", 0.0) + sum(each.queued for each in attempts)
         return round(let_through, 6), round(waited, 6), request_steps.encode(arrived, marks, attempts)
+
+    @property
+    def sender(self) -> RequestSender:
+        """Who takes turns with others: each address, and each credential where several come from one address."""
+        return self.client, carried(self.request.lines)
 
     @property
     def body_bytes(self) -> int:

@@ -68,7 +68,7 @@ class Pipeline:
         self._provider_keys = provider_keys
         self._upstreams = upstreams
         self._clock = clock
-        self.bodies = RequestBodies(policy, server.max_request_bytes, clock)
+        self.bodies = RequestBodies(policy, server.max_request_bytes, clock, accounting.reading_turns)
         self.sender = ResponseSender(server, clock)
 
     def reconfigure(self, routes: Routes) -> None:

@@ -1,9 +1,9 @@
-"""Reads a request's body, and a response's that is encoded, while it passes, in turns of the reactor that are short."""
+"""Reads a request's body, and a response's that is encoded, while it passes, in the time that all bodies share."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 
 from twisted.internet.defer import Deferred
@@ -11,16 +11,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
 from llmproxy.http.request_reader import MAX_WHOLE_BYTES, RequestContent, RequestReader
+from llmproxy.proxy.reading_turns import ReadingTurns
 from llmproxy.wire.client.transport import Response
 
-TURN_SECONDS = 0.005  # that a response is read in one turn of the reactor
 PEEK_BYTES = 4096  # of a body that are read before its end, where somebody wants to know
 MAX_WAITING_BYTES = 256 * 1024  # that came and are not read yet, beyond which the client waits
 
 
 class BodyReading:
     """Reads a body that passes: the usual one at its end, by one call in C; any other by a L{RequestReader} as it
-    comes, once in a turn, which goes on in later turns where there is much to be read.
+    comes, in the L{ReadingTurns} of its client.
 
     @ivar count: Bytes that came.
     """
@@ -28,7 +28,8 @@ class BodyReading:
     def __init__(
         self,
         reader: RequestReader,
-        clock: IReactorTime,
+        turns: ReadingTurns,
+        client: Hashable,
         caught_up: Callable[[], object] = bool,
         *,
         read_usual: Callable[[bytes], RequestContent | None] = lambda body: None,
@@ -38,6 +39,7 @@ class BodyReading:
         measured: bool = False,
     ) -> None:
         """
+        @param client: Whose it is.
         @param caught_up: Called when it is not L{behind} any more.
         @param read_usual: What all of a body says; C{None} where that is for the reader.
         @param may_hold: Whether so many bytes more of the body may be held until its end.
@@ -47,7 +49,8 @@ class BodyReading:
         """
         self._reader = reader
         self._caught_up = caught_up
-        self._clock = clock
+        self._turns = turns
+        self._client = client
         self._read_usual = read_usual
         self._may_hold = may_hold
         self._hold = hold
@@ -59,6 +62,7 @@ class BodyReading:
         self._held: list[bytes] | None = None if peek is None else []  # C{None}: the reader has it
         self._content: RequestContent | None = None
         self._waiting: list[Deferred[Failure | None]] = []
+        self._failure: Failure | None = None
         self._scheduled = False
         self.count = 0
 
@@ -70,14 +74,14 @@ class BodyReading:
                 self._held.append(data)
                 return
             self._give_to_reader()
-        self._reader.feed(data, at_once=not self._scheduled)
-        self._go_on_later()
+        self._reader.feed(data, at_once=False)
+        self._read()
 
     def _give_to_reader(self) -> None:
         held, self._held = self._held, None
         for data in held or ():
-            self._reader.feed(data, at_once=not self._scheduled)
-            self._go_on_later()
+            self._reader.feed(data, at_once=False)
+        self._read()
 
     def _end(self) -> None:
         """All of the body has come."""
@@ -125,38 +129,50 @@ class BodyReading:
             self._reader.end()
         return self._reader.content()
 
+    async def turn(self) -> None:
+        """What was held may be read now, by one call."""
+        if self._held and self._content is None:
+            await self._turns.turn(self._client)
+
     async def whole(self) -> RequestContent:
         """What all of it says, once it is read; fails as the reader does. All of it has come."""
+        await self.turn()
         self._end()
         if self._content is not None:
             return self._content
         while self._reader.pending:
+            if self._failure is not None:
+                self._failure.raiseException()
             turn: Deferred[Failure | None] = Deferred()
             self._waiting.append(turn)
             await turn
         self._reader.end()
         return self._reader.content()
 
-    def _go_on_later(self) -> None:
+    def _read(self) -> None:
+        """Have what waits read, unless that is under way."""
         self._count_queued()
         if self._reader.pending and not self._scheduled:
             self._scheduled = True
-            self._clock.callLater(0, self._go_on)
+            self._turns.begin(self._client, self._work)
 
-    def _go_on(self) -> None:
-        self._scheduled = False
+    def _work(self, until: float) -> bool:
         behind = self.behind
         try:
-            self._reader.work()
-        except Exception:  # nobody else would tell those who wait
-            self._tell(Failure())
+            self._reader.work(until)
+        except Exception:  # nobody else would tell those who wait; it stays scheduled, so that it is not tried again
+            self._failure = Failure()
+            self._tell(self._failure)
             self._hold(-self._queued)
-            return
-        self._go_on_later()
+            return False
+        self._count_queued()
         if behind and not self.behind:
             self._caught_up()
-        if not self._reader.pending:
-            self._tell(None)
+        if self._reader.pending:
+            return True
+        self._scheduled = False
+        self._tell(None)
+        return False
 
     def _count_queued(self) -> None:
         if (queued := self._reader.queued) != self._queued:
@@ -175,13 +191,23 @@ class ResponseReading:
     While too much of it waits to be read the provider does.
     """
 
-    def __init__(self, answer: Response, clock: IReactorTime, hold: Callable[[int], object] = bool) -> None:
+    def __init__(
+        self,
+        answer: Response,
+        clock: IReactorTime,
+        turns: ReadingTurns,
+        client: Hashable,
+        hold: Callable[[int], object] = bool,
+    ) -> None:
         """
+        @param client: Whose it is.
         @param hold: Told how many bytes more, or less, wait to be read.
         """
         self._answer = answer
         self._hold = hold
         self._clock = clock
+        self._turns = turns
+        self._client = client
         self._queue: deque[tuple[Iterator[None], int]] = deque()
         self._queued = 0
         self._scheduled = False
@@ -211,29 +237,29 @@ class ResponseReading:
         self._queued += len(data)
         self._hold(len(data))
         if not self._scheduled:
-            self._work()
+            self._scheduled = True
+            self._turns.begin(self._client, self._work)
         if self._queued > MAX_WAITING_BYTES:
             self._answer.wait()
 
-    def _work(self) -> None:
-        until = self._clock.seconds() + TURN_SECONDS
+    def _work(self, until: float) -> bool:
+        self._read(until)
+        if self._answer.waits and self._queued <= MAX_WAITING_BYTES:
+            self._answer.go_on()
+        if self._queue:
+            return True
+        self._scheduled = False
+        waiting, self._waiting = self._waiting, []
+        for turn in waiting:
+            turn.callback(None)
+        return False
+
+    def _read(self, until: float) -> None:
         while self._queue:
             steps, size = self._queue[0]
             for _ in steps:
                 if self._clock.seconds() > until:
-                    self._scheduled = True
-                    self._clock.callLater(0, self._go_on)
                     return
             self._queue.popleft()
             self._queued -= size
             self._hold(-size)
-
-    def _go_on(self) -> None:
-        self._scheduled = False
-        self._work()
-        if self._answer.waits and self._queued <= MAX_WAITING_BYTES:
-            self._answer.go_on()
-        if not self._queue:
-            waiting, self._waiting = self._waiting, []
-            for turn in waiting:
-                turn.callback(None)

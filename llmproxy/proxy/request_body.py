@@ -28,6 +28,7 @@ from llmproxy.model import Grant
 from llmproxy.proxy.context import MAX_SMALL_BODY_BYTES, RequestContext
 from llmproxy.proxy.policy import Policy
 from llmproxy.proxy.reading import BodyReading
+from llmproxy.proxy.reading_turns import ReadingTurns
 from llmproxy.wire.client.transport import BytesBody
 from llmproxy.wire.server.request_body import RequestBody
 
@@ -81,13 +82,15 @@ class RequestBodies:
     do without one that is too long to be read.
     """
 
-    def __init__(self, policy: Policy, max_bytes: int, clock: IReactorTime) -> None:
+    def __init__(self, policy: Policy, max_bytes: int, clock: IReactorTime, turns: ReadingTurns) -> None:
         """
         @param max_bytes: A longer body is refused.
+        @param turns: When bodies are read.
         """
         self._policy = policy
         self._max_bytes = max_bytes
         self._clock = clock
+        self._turns = turns
         self._usual = WantedMembers(())
         self._wanted: BoundedMemo[frozenset[str], WantedMembers] = BoundedMemo(MAX_REMEMBERED_POLICIES)
 
@@ -176,7 +179,8 @@ class RequestBodies:
             make_reader = partial(RequestReader, lines, wanted, self._clock.seconds, effort=effort)
             context.reading = reading = BodyReading(
                 make_reader(),
-                self._clock,
+                self._turns,
+                context.sender,
                 upload.go_on,
                 read_usual=partial(read_usual, lines=lines, wanted=wanted, strictly=strictly, measured=measured),
                 may_hold=upload.reserve,

@@ -12,11 +12,10 @@ from zope.interface import implementer
 
 from llmproxy import errors
 from llmproxy.base.fair_queue import FairQueue
-from llmproxy.http.credentials import carried
 from llmproxy.instruments import Gauge, Instrument
 from llmproxy.interfaces import IInstrumented
 from llmproxy.proxy.accounting import Accounting
-from llmproxy.proxy.context import RequestContext
+from llmproxy.proxy.context import RequestContext, RequestSender
 from llmproxy.proxy.pipeline import Pipeline
 
 # That requests may begin in, in one turn of the reactor: less than it takes to read those that came in it, so that who
@@ -24,7 +23,6 @@ from llmproxy.proxy.pipeline import Pipeline
 TURN_SECONDS = 0.0005
 
 Serving = Callable[[RequestContext], Coroutine[Any, Any, None]]
-Client = tuple[str, bytes]  # address and credential
 
 _log = Logger()
 
@@ -42,7 +40,7 @@ class RequestScheduler:
         self._pipeline = pipeline
         self._accounting = accounting
         self._clock = clock
-        self._waiting: FairQueue[Client, tuple[RequestContext, Serving]] = FairQueue()
+        self._waiting: FairQueue[RequestSender, tuple[RequestContext, Serving]] = FairQueue()
         self._turn_ends = 0.0
         self._in_turn = False
 
@@ -64,7 +62,7 @@ class RequestScheduler:
             self._turn_ends = self._clock.seconds() + TURN_SECONDS
             self._clock.callLater(0, self._next_turn)
         elif self._waiting.owners or self._clock.seconds() > self._turn_ends:
-            client, waiting = _client(context), (context, serve)
+            client, waiting = context.sender, (context, serve)
             self._waiting.push(client, waiting)
             context.request.on_gone = partial(self._client_left, client, waiting)
             return
@@ -85,15 +83,10 @@ class RequestScheduler:
             except Exception:  # the fault of one is none of the others'
                 _log.failure("A request that waited could not begin.")
 
-    def _client_left(self, client: Client, waiting: tuple[RequestContext, Serving]) -> None:
+    def _client_left(self, client: RequestSender, waiting: tuple[RequestContext, Serving]) -> None:
         self._waiting.remove(client, waiting)
         context, _ = waiting
         context.mark("scheduler", self._clock.seconds())
         context.client_left = not self._pipeline.shutting_down
         self._accounting.begin()
         self._pipeline.start(context, self._pipeline.resume(context, errors.ClientGone(), None))
-
-
-def _client(context: RequestContext) -> Client:
-    """Who takes turns: each address, and each credential where several come from one address."""
-    return context.client, carried(context.request.lines)

@@ -11,7 +11,7 @@ from llmproxy import errors
 from llmproxy.caching import CacheRequest
 from llmproxy.http import credentials
 from llmproxy.http.model_and_stream import read_model_and_stream
-from llmproxy.http.plain_members import read_plain
+from llmproxy.http.plain_members import MAX_PLAIN_BYTES, read_plain
 from llmproxy.http.request_reader import RequestContent, read_uncoded
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.metering import injection
@@ -59,6 +59,7 @@ class DirectPath:
         self._clock = clock
         self._seconds = clock.seconds
         self._identity = identity
+        self._has_time_to_read = accounting.reading_turns.has_time
         self._now = identity.now
         self._hits = DirectHits(table, pipeline, accounting, clock, identity)
         self._begin_sole = _never if pipeline.cache is None else pipeline.cache.begin_sole
@@ -67,7 +68,7 @@ class DirectPath:
         records = DirectRecords(accounting)
         self._responses = DirectResponses(pipeline, accounting, clock, self._deadlines, records)
         self._streams = DirectStreams(pipeline, accounting, clock, records)
-        self._arriving = ArrivingBodies(clock, self)
+        self._arriving = ArrivingBodies(clock, accounting.reading_turns, self, accounting.buffers)
         self._late = LateResponses(clock, self._take)
         self.accepts, self.complete = self._responses.accepts, self._responses.complete
         self.leaving = accounting.write_openings
@@ -101,11 +102,16 @@ class DirectPath:
         messages = channel.limits.messages
         if length != len(data) - body_start or length > messages.body or body_start > messages.head:
             return False
+        if length > MAX_PLAIN_BYTES and not self._has_time_to_read():
+            return False
         filled = None if known.varies_in_length_alone else FilledHead(known, text.lines(values))
         return channel.persistent and self._serve(channel, known, filled, data[body_start:])
 
     def serve(self, channel: DirectChannel, head: RequestHead, body: bytes) -> bool:
         filled: FilledHead = head.known
+        if len(body) > MAX_PLAIN_BYTES and not self._has_time_to_read():
+            self._arriving.wait_for_turn(channel, head, body, self._now())
+            return True
         if not self._serve(channel, filled.known, filled, body):
             return False
         _expect(channel, filled.known)

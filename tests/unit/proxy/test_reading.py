@@ -9,6 +9,7 @@ from twisted.internet.task import Clock
 
 from llmproxy.http.request_reader import MAX_WHOLE_BYTES, RequestContent, RequestReader, measure_body, read_usual
 from llmproxy.proxy.reading import BodyReading
+from llmproxy.proxy.reading_turns import ReadingTurns
 from tests.support.reading import everything, read
 
 BODY = json.dumps({"messages": [{"content": "hello " * 5_000}], "model": "m"}).encode()
@@ -29,7 +30,8 @@ class Bodies(TestCase):
         make = partial(RequestReader, [], WANTED)
         return BodyReading(
             make(),
-            self.clock,
+            ReadingTurns(self.clock),
+            "a client",
             read_usual=usual,
             may_hold=lambda count: self.room,
             peek=make,
