@@ -25,9 +25,9 @@ MAX_UNIQUE_BYTES = 16 * 1024  # of a value in which names are looked at for one 
 MAX_STEPS = 200_000  # tokens that are taken one by one
 MAX_FEED_STEPS = 400  # of these in one call: two or three milliseconds
 MAX_ATOM_BYTES = 1024  # of a number
-MAX_STRETCH_BYTES = 16 * 1024  # that are given to one call
+MAX_STRETCH_BYTES = 64 * 1024  # that are given to one call
 MAX_STRING_BYTES = 64 * 1024  # likewise, of one string
-FIRST_STRETCH_BYTES = 4096  # that are tried at once: twice as many behind those that could be passed, else half
+FIRST_STRETCH_BYTES = 16 * 1024  # that are tried first: twice as many behind those that could be passed, else half
 STEPS_BETWEEN = 16  # before it is tried again, where L{MIN_STRETCH_BYTES} could not be passed
 MAX_RUN_BYTES = 4096  # that are matched at a time, since what does not match may be looked at several times
 MIN_RUN_BYTES = 256  # of a string that are worth a call of their own
@@ -86,6 +86,8 @@ class JsonMembers:
         self._name: str | None = None  # of the member that is being kept
         self._kept: bytearray | None = None  # a name or a value, while it comes
         self._from = 0  # where what is to be kept begins in the bytes at hand
+        self._longest = FIRST_STRETCH_BYTES  # that is tried next
+        self._has_runs = True  # whether what comes next may be matched, which no long string is
         self._ended = False
         self.members: dict[str, Any] = {}
         self.repeated: set[str] = set()
@@ -104,22 +106,25 @@ class JsonMembers:
             data, self._carry = self._carry + data, b""
         size, most = len(data), self.steps + MAX_FEED_STEPS
         at = self._from = 0
-        longest, rest = FIRST_STRETCH_BYTES, 0  # steps before the next stretch is tried
+        rest = 0  # steps before the next stretch is tried
         while 0 <= at < size and self.steps < most and not self.problem:
             if self._in_string:
-                at = self._string(data, at)
+                begin, at = at, self._string(data, at)
+                if at - begin > MIN_STRETCH_BYTES:
+                    rest = 0  # the string that was in the way is over
                 continue
             if rest:
                 rest -= 1
             elif len(self._containers) > 1 and size - at >= MIN_STRETCH_BYTES:
-                end = self._stretch(data, at, at + longest)
-                if end > at:
-                    at, longest = end, min(2 * longest, MAX_STRETCH_BYTES)
+                found = self._stretch(data, at, at + self._longest)
+                if found:
+                    at += found
+                    self._longest = min(2 * self._longest, MAX_STRETCH_BYTES)
                     continue
-                if longest > MIN_STRETCH_BYTES:
-                    longest //= 2
+                if found is None and self._longest > MIN_STRETCH_BYTES:
+                    self._longest //= 2
                     continue
-                rest = STEPS_BETWEEN
+                rest, self._has_runs = STEPS_BETWEEN, found is None
             at = self._step(data, at)
         taken = ~at if at < 0 else at
         if self.problem:
@@ -157,7 +162,7 @@ class JsonMembers:
         if self.steps > MAX_STEPS:
             return self._wrong("holds more values than this proxy reads")
         containers, expected = self._containers, self._expected
-        if len(containers) > 1 or (containers and containers[0] == _ARRAY):
+        if self._has_runs and (len(containers) > 1 or (containers and containers[0] == _ARRAY)):
             at = self._run(data, at, containers[-1], expected)
             expected = self._expected
         at = _SPACES.match(data, at).end()  # type: ignore[union-attr]
@@ -178,13 +183,16 @@ class JsonMembers:
             return at + 1
         return self._punctuation(data, at, byte)
 
-    def _stretch(self, data: bytes, at: int, end: int) -> int:
-        """Pass over all but the last tokens, where they belong to one top-level value."""
+    def _stretch(self, data: bytes, at: int, end: int) -> int | None:
+        """Pass over all but the last tokens, where they belong to one top-level value: how many bytes.
+
+        C{0}: none, since a string follows that is longer; C{None}: less may be passed.
+        """
         containers = self._containers
         before = _BEFORE[self._expected]
         found = stretch(data[at:end], bytes(containers), before[containers[-1] == _OBJECT])
-        if found is None:
-            return at
+        if found is None or not found.size:
+            return found and 0
         if found.closed:
             del containers[-found.closed :]
         containers += found.opened
@@ -192,7 +200,7 @@ class JsonMembers:
             self._expected = _NAME if containers[-1] == _OBJECT else _VALUE
         else:
             self._expected = {_ARRAY: _VALUE_OR_END, _OBJECT: _NAME_OR_END}.get(found.last, _AFTER)
-        return at + found.size
+        return found.size
 
     def _run(self, data: bytes, at: int, container: int, expected: int) -> int:
         """Pass over all shallow values that are there whole, each with its comma."""

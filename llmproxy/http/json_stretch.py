@@ -37,9 +37,12 @@ class Stretch(NamedTuple):
     last: int
 
 
+_NOT_WORTH_IT = Stretch(0, 0, b"", 0)
+
 def stretch(data: bytes, containers: bytes, before: bytes) -> Stretch | None:
     """The longest stretch of C{data} from its beginning, which is between tokens; C{None} where it is not certain that
-    it is valid, and where it closes one of the two outermost of what is open.
+    it is valid, and where it closes one of the two outermost of what is open. One of no bytes: where it is not worth
+    it, nor any of less C{data} would be.
 
     @param containers: The brackets of the lists and objects that are open there.
     @param before: What may stand before it in the innermost of them.
@@ -51,9 +54,11 @@ def stretch(data: bytes, containers: bytes, before: bytes) -> Stretch | None:
         if cut >= 0:
             break
     else:
-        return None
+        return _NOT_WORTH_IT
     size = len(data) - (len(part) - cut - 1) - sum(map(len, parts[index + 1 :]))
-    if size < MIN_BYTES or (opened := _unmatched(b"".join(parts[::2]).translate(None, _NO_BRACKETS))) is None:
+    if size < MIN_BYTES:
+        return _NOT_WORTH_IT
+    if (opened := _unmatched(b"".join(parts[::2]).translate(None, _NO_BRACKETS))) is None:
         return None
     closed = len(opened) - len(opened.lstrip(b"]}"))
     opened = opened[closed:]
