@@ -24,7 +24,8 @@ _MEDIUM = re.compile(
     rb'"(?:data|url|image_url|file_data|bytes|file|image|audio|b64_json)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}"'
     rb"(?:data:([^\"\\,]{0,128}),)?(?=[A-Za-z0-9+/_-]{64})"
 )
-_NAME = re.compile(rb'"(?=(?:data|url|image_url|file_data|bytes|file|image|audio|b64_json)")')
+_NAME = re.compile(rb'"(?=(?:data|url|image_url|fileUri|file_uri|file_data|bytes|file|image|audio|b64_json)")')
+_WRAPPERS = (b'"image_url"', b'"fileUri"', b'"file_uri"')  # an address may stand in an object of theirs
 # In lower case, those of whatever holds media, or refers to them (L{text_measure<llmproxy.http.text_measure>}).
 MEDIA_NAMES = frozenset(
     b"data url image_url file_data bytes file image audio b64_json fileuri file_uri".split(),
@@ -132,8 +133,10 @@ class ContentMeasure:
 
         @param media: What L{possible_media} says of it; it is looked for where there may be some.
         """
-        if media:
-            self.feed(data, last=True)
+        exact = self._exact
+        if media or len(data) > exact:
+            self.feed(data[:exact])
+            self.feed(data[exact:], last=True)
             self.end()
         else:
             self._text(data)
@@ -272,7 +275,7 @@ def _edge(data: bytes, at: int) -> int:
     """Where what may be the beginning of a medium's member, or the middle of a word, begins at the end of C{data}."""
     names = [found.start() for found in _NAME.finditer(data, max(at, len(data) - 200))]
     if names:
-        return next((name for name in names[-2:] if data.startswith(b'"image_url"', name)), names[-1])
+        return next((name for name in names[-2:] if data.startswith(_WRAPPERS, name)), names[-1])
     back = data.rfind(b'"', max(at, len(data) - 12))
     space = data.rfind(b" ", max(at, len(data) - 40))
     return max(back, space) if max(back, space) >= 0 else len(data)

@@ -305,21 +305,34 @@ class JsonMembers:
             self.oversize.add(name)
             return
 
-        def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            value = dict(pairs)
-            if len(value) != len(pairs):
-                self.repeated.add(name)
-            return value
-
         try:
-            hook = unique if len(raw) <= MAX_UNIQUE_BYTES else None
-            self.members[name] = json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=hook)
+            self.members[name], twice = read_value(raw)
         except (ValueError, RecursionError):
             self.oversize.add(name)  # a number of more digits than can be read, or nested too deep
+            return
+        if twice:
+            self.repeated.add(name)
 
     def _wrong(self, what: str) -> int:
         self.problem = f"The request body {what}."
         return 0
+
+
+def read_value(raw: bytes) -> tuple[Any, bool]:
+    """A value that is JSON, and whether an object in it names a member twice, as far as that is looked at.
+
+    C{ValueError} or C{RecursionError} where it cannot be read.
+    """
+    twice = False
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal twice
+        value = dict(pairs)
+        twice = twice or len(value) != len(pairs)
+        return value
+
+    hook = unique if len(raw) <= MAX_UNIQUE_BYTES else None
+    return json.loads(raw.decode("utf-8", "replace"), object_pairs_hook=hook), twice
 
 
 def _quote(data: bytes, at: int) -> int:

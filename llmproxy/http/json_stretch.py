@@ -39,6 +39,7 @@ class Stretch(NamedTuple):
 
 _NOT_WORTH_IT = Stretch(0, 0, b"", 0)
 
+
 def stretch(data: bytes, containers: bytes, before: bytes) -> Stretch | None:
     """The longest stretch of C{data} from its beginning, which is between tokens; C{None} where it is not certain that
     it is valid, and where it closes one of the two outermost of what is open. One of no bytes: where it is not worth

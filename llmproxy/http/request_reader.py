@@ -18,17 +18,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from multipart import parse_options_header
-from pydantic_core import from_json
 
 from llmproxy.http import fields
 from llmproxy.http.content_coding import Decoder, can_decode
-from llmproxy.http.content_measure import CLOSELY, ContentMeasure, Effort, measure_short_text, possible_media
+from llmproxy.http.content_measure import CLOSELY, ContentMeasure, Effort
 from llmproxy.http.form_fields import MultipartFields, UrlencodedFields
 from llmproxy.http.json_encoding import json_encoding
-from llmproxy.http.json_members import MAX_VALUE_BYTES, JsonMembers
+from llmproxy.http.json_members import JsonMembers
 from llmproxy.http.media_heads import Medium
 from llmproxy.http.model_and_stream import shown_model
-from llmproxy.http.strict_json import check_names, is_flat, members_once
 from llmproxy.http.text_measure import TextMeasure
 
 MAX_SLICE_BYTES = 4096  # that are read at a time
@@ -37,10 +35,6 @@ MAX_TURN_STEPS = 1000  # tokens of JSON that are taken one by one in one turn
 MAX_TURN_SECONDS = 0.005
 MAX_TYPE_BYTES = 4096  # of a Content-Type that is read
 MAX_FORM_SLICE_BYTES = {"multipart": 16 * 1024, "urlencoded": 1024}  # in the latter, each byte may be a field
-MAX_WHOLE_BYTES = 256 * 1024  # of a body that is read by one call
-MAX_WHOLE_MEDIA = 400  # in such a body, where it is measured
-MAX_WHOLE_ESCAPES = 30_000  # likewise
-MAX_SHORT_BYTES = 16 * 1024  # of a body that is read by small steps in one turn
 MAX_PENDING_BYTES = 4 * 1024 * 1024  # that wait to be read, beyond which the rest is not
 
 _SPACE = b" \t\r\n"
@@ -48,7 +42,6 @@ _Wanted = Callable[[str], bool]
 _NOT_UTF8 = "The request body is not plain UTF-8."
 
 _UNMEASURED = TextMeasure()
-_new = tuple.__new__  # makes a NamedTuple in a third of the time that a call of its class takes
 
 
 class RequestContent(NamedTuple):
@@ -92,100 +85,6 @@ class RequestContent(NamedTuple):
 NO_CONTENT = RequestContent("none", {}, True, "", frozenset(), frozenset(), 0)
 
 
-def read_at_once(body: bytes, lines: Iterable[bytes], wanted: _Wanted) -> RequestContent:
-    """What a short body says, for records: of a name that is there twice, nobody is told.
-
-    The usual one is read by one call in C; any other as L{RequestReader} does it.
-    """
-    return read_usual(body, lines, wanted, strictly=False) or _read(body, lines, wanted)
-
-
-def read_strictly_at_once(
-    body: bytes, lines: Iterable[bytes], wanted: _Wanted, *, measured: bool = True
-) -> RequestContent:
-    """All that a short body says, as L{RequestReader} reads it; the usual one by one call in C.
-
-    @param measured: Whether somebody needs to know what its text is made of.
-    """
-    return read_usual(body, lines, wanted, strictly=True, measured=measured) or _read(body, lines, wanted)
-
-
-def read_usual(
-    body: bytes, lines: Iterable[bytes], wanted: _Wanted, *, strictly: bool, measured: bool = False
-) -> RequestContent | None:
-    """What a body says that is a plain JSON object of no more than L{MAX_WHOLE_BYTES}; C{None} for any other, and where
-    it could take long.
-
-    @param strictly: Whether it is to be understood for certain; else it is for records alone.
-    @param measured: Whether it is to be measured, too.
-    """
-    return None if _codings(lines) else read_uncoded(body, wanted, strictly=strictly, measured=measured)
-
-
-def read_uncoded(body: bytes, wanted: _Wanted, *, strictly: bool, measured: bool = False) -> RequestContent | None:
-    """As L{read_usual}, of a body without a content coding."""
-    size = len(body)
-    longest = MAX_VALUE_BYTES if strictly else MAX_WHOLE_BYTES  # so that no member is longer than the reader keeps
-    if body[:1] != b"{" or size > longest:
-        return None
-    if size > MAX_SHORT_BYTES and not is_flat(body):
-        return None
-    try:
-        values = from_json(body, allow_inf_nan=False)
-        members = {name: value for name, value in values.items() if wanted(name)}
-        if strictly and not members_once(body, members):
-            check_names(body, values)
-    except (ValueError, RecursionError):
-        return None  # what is wrong with it, the reader says
-    if not measured:
-        return _new(RequestContent, ("json", members, True, "", _NO, _NO, size, _UNMEASURED, (), 0))
-    short = measure_short_text(body)
-    if short is not None:
-        return _new(RequestContent, ("json", members, True, "", _NO, _NO, size, short[0], [], short[1]))
-    return _measured(body, members)
-
-
-def _measured(body: bytes, members: Mapping[str, Any]) -> RequestContent | None:
-    """What a plain JSON object says, with its measure; C{None} where that could take long."""
-    media, size = possible_media(body), len(body)
-    if media > MAX_WHOLE_MEDIA or (size > MAX_WHOLE_ESCAPES and body.count(b"\\") > MAX_WHOLE_ESCAPES):
-        return None
-    measure = ContentMeasure(Effort(size, 0))
-    measure.feed_whole(body, media)
-    unseen = measure.remote + measure.more_media
-    return RequestContent("json", members, True, "", _NO, _NO, size, measure.text, measure.media, unseen)
-
-
-def measure_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
-    """A body with its measure, and without members. One that is long and would take long to be measured goes by its
-    size, as one that cannot be read."""
-    return _by_size_or_measured(body, lines, read_usual(body, lines, _nothing, strictly=False, measured=True))
-
-
-def measure_usual_body(body: bytes, lines: Iterable[bytes]) -> RequestContent:
-    """As L{measure_body}, of one that L{read_usual} has read."""
-    return _by_size_or_measured(body, lines, _measured(body, _NOTHING))
-
-
-def _by_size_or_measured(body: bytes, lines: Iterable[bytes], usual: RequestContent | None) -> RequestContent:
-    if usual is None and len(body) > MAX_SHORT_BYTES:
-        return RequestContent("unknown", _NOTHING, False, "", _NO, _NO, len(body))
-    return usual or _read(body, lines, _nothing)
-
-
-def _nothing(_: str) -> bool:
-    return False
-
-
-def _read(body: bytes, lines: Iterable[bytes], wanted: _Wanted) -> RequestContent:
-    reader = RequestReader(lines, wanted)
-    reader.feed(body)
-    while reader.pending:
-        reader.work()
-    reader.end()
-    return reader.content()
-
-
 class RequestReader:
     """Reads one body."""
 
@@ -216,7 +115,7 @@ class RequestReader:
         self._ended = False
         self._decoded: deque[bytes] = deque()
         self._decoder: Decoder | None = None
-        codings = _codings(lines)
+        codings = content_codings(lines)
         if len(codings) > 1 or (codings and not can_decode(codings[0])):
             self._give_up("The request body has a content coding that cannot be read here.")
         elif codings:
@@ -394,6 +293,7 @@ _NO: frozenset[str] = frozenset()
 _NOTHING: Mapping[str, Any] = {}
 
 
-def _codings(lines: Iterable[bytes]) -> list[bytes]:
+def content_codings(lines: Iterable[bytes]) -> list[bytes]:
+    """How a body is encoded, in lower case; C{identity} is none."""
     each = b",".join(found).lower().split(b",") if (found := fields.values(lines, b"content-encoding")) else ()
     return [coding for part in each if (coding := part.strip()) not in (b"", b"identity")]

@@ -6,6 +6,7 @@ import re
 from binascii import unhexlify
 from typing import NamedTuple
 
+FEW_ESCAPES = 16  # bytes of a text, on average, for each C{\\u}
 LONG_WORD = 8  # letters from which a word is no usual one
 
 _CLASSES = bytearray(b"." * 256)
@@ -36,6 +37,7 @@ _KINDS = bytes(0x30 + _BITS.get(_class, 0) for _class in _TABLE)
 _HANGUL = tuple(b"a b c A B C d0 d1 d2 d3 d4 d5 d6 d7 D0 D1 D2 D3 D4 D5 D6 D7".split())
 _INDIC = tuple(b"0a 0b 0c 0d 0e 0f 0A 0B 0C 0D 0E 0F 1".split())
 _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
+_BEGUN = re.compile(rb"\\u(?=(.{0,2}))", re.DOTALL)
 REMOTE = re.compile(
     rb'"(?:image_url|fileUri|file_uri)"[ \t\r\n]{0,8}:[ \t\r\n]{0,8}'
     rb'(?:\{[ \t\r\n]{0,8}"url"[ \t\r\n]{0,8}:[ \t\r\n]{0,8})?'
@@ -145,13 +147,16 @@ def ascii_counts(data: bytes) -> tuple[int, ...]:
 def _unescaped(data: bytes, counts: list[int]) -> bytes:
     """Count what is written C{\\uXXXX}, and put the usual escapes right."""
     if b"\\u" in data:
-        latin, total = data.count(b"\\u00") + data.count(b"\\u01"), data.count(b"\\u")
-        cyrillic = data.count(b"\\u04")
-        other = sum(data.count(b"\\u0%x" % digit) for digit in (2, 3, 5, 6, 7))
-        indic = sum(data.count(b"\\u" + each) for each in (b"08", b"09", *_INDIC))
-        hangul = sum(data.count(b"\\u" + each) for each in _HANGUL)
-        pairs = sum(data.count(b"\\u" + each) for each in (b"d8", b"D8", b"d9", b"D9", b"da", b"DA", b"db", b"DB"))
-        symbols = data.count(b"\\u2")
+        total, escapes = data.count(b"\\u"), data
+        if total * FEW_ESCAPES < len(data):  # then it takes less time to find them once
+            escapes = b"\\u" + b"|\\u".join(_BEGUN.findall(data))
+        latin = escapes.count(b"\\u00") + escapes.count(b"\\u01")
+        cyrillic = escapes.count(b"\\u04")
+        other = sum(escapes.count(b"\\u0%x" % digit) for digit in (2, 3, 5, 6, 7))
+        indic = sum(escapes.count(b"\\u" + each) for each in (b"08", b"09", *_INDIC))
+        hangul = sum(escapes.count(b"\\u" + each) for each in _HANGUL)
+        pairs = sum(escapes.count(b"\\u" + each) for each in (b"d8", b"D8", b"d9", b"D9", b"da", b"DA", b"db", b"DB"))
+        symbols = escapes.count(b"\\u2")
         cjk = max(total - latin - cyrillic - other - indic - hangul - symbols - 2 * pairs, 0)
         for number, each in enumerate((latin, cyrillic, other, indic, cjk, hangul, pairs + symbols), LATIN):
             counts[number] += each

@@ -13,7 +13,8 @@ from llmproxy.caching import CachedResponse, CacheLookup
 from llmproxy.config.routes import Route
 from llmproxy.http import body_hints
 from llmproxy.http.credentials import carried
-from llmproxy.http.request_reader import NO_CONTENT, RequestContent, measure_body, read_at_once, read_strictly_at_once
+from llmproxy.http.request_reader import NO_CONTENT, RequestContent
+from llmproxy.http.whole_body import measure_body, read_at_once, read_strictly_at_once
 from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.limits.plan import LimitPlan

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.failure import Failure
 
-from llmproxy.http.request_reader import MAX_WHOLE_BYTES, RequestContent, RequestReader
+from llmproxy.http.request_reader import RequestContent, RequestReader
 from llmproxy.proxy.reading_turns import ReadingTurns
 from llmproxy.wire.client.transport import Response
 
@@ -36,6 +36,7 @@ class BodyReading:
         may_hold: Callable[[int], bool] = lambda count: False,
         hold: Callable[[int], object] = bool,
         peek: Callable[[], RequestReader] | None = None,
+        longest_whole: int = 0,
         measured: bool = False,
     ) -> None:
         """
@@ -45,6 +46,7 @@ class BodyReading:
         @param may_hold: Whether so many bytes more of the body may be held until its end.
         @param hold: Told how many bytes more, or less, wait to be read.
         @param peek: Makes a reader for its beginning; without one nothing is held.
+        @param longest_whole: Bytes of a body that C{read_usual} reads.
         @param measured: Whether C{read_usual} measures the body, too.
         """
         self._reader = reader
@@ -56,6 +58,7 @@ class BodyReading:
         self._hold = hold
         self._queued = 0  # bytes that wait to be read, as C{hold} was told
         self._peek = peek or (lambda: reader)
+        self._longest_whole = longest_whole
         self._measured = measured
         self._so_far: RequestContent | None = None
         self._asked_at = 0  # bytes that had come then
@@ -70,7 +73,7 @@ class BodyReading:
         """A tap on an upload."""
         self.count += len(data)
         if self._held is not None:
-            if self.count <= MAX_WHOLE_BYTES and self._may_hold(len(data)):
+            if self.count <= self._longest_whole and self._may_hold(len(data)):
                 self._held.append(data)
                 return
             self._give_to_reader()

@@ -18,7 +18,8 @@ from llmproxy.http import fields
 from llmproxy.http.content_measure import CLOSELY, ROUGHLY
 from llmproxy.http.field_lines import FieldLines
 from llmproxy.http.plain_members import PlainMembers
-from llmproxy.http.request_reader import RequestContent, RequestReader, read_usual
+from llmproxy.http.request_reader import RequestContent, RequestReader
+from llmproxy.http.whole_body import longest_whole, read_usual
 from llmproxy.limits.plan import LimitPlan
 from llmproxy.metering import injection
 from llmproxy.metering.cost_ceiling import UNKNOWN_MEMBERS
@@ -186,6 +187,7 @@ class RequestBodies:
                 may_hold=upload.reserve,
                 hold=upload.count_beside,
                 peek=make_reader,
+                longest_whole=longest_whole(checked=strictly or measured),
                 measured=measured,
             )
             if received is not None:

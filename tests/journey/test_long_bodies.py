@@ -11,6 +11,7 @@ from tests.support.proxy_case import TOKEN, request
 from tests.support.responses import parse_response
 
 TURN = json.dumps({"role": "user", "content": "Some words of a conversation. " * 20})
+LONG = b'{"messages":[%b],"max_tokens":9,"model":"gpt-4o"}' % b",".join([TURN.encode()] * 1500)
 SHORT = b'{"model":"gpt-4o","messages":[%b]}' % b",".join([TURN.encode()] * 50)  # which may come in one read
 
 
@@ -66,3 +67,66 @@ class WithoutFastPath(WaitingForTurns):
 
     def assert_direct(self, expected: int) -> None:
         self.assertIsNone(self.proxy._parts.fast_path)
+
+
+class LongConversations(DirectCase):
+    """Bodies of a megabyte.
+
+    @ivar held: Times its length that may be held of one of which half has come, and that is not waited for.
+    """
+
+    held = 0.6
+
+    def send(self, body: bytes, *, all_of_it: bool = True) -> Peer:
+        client, sent = self.client(), request(body=body)
+        for begin in range(0, len(sent) if all_of_it else len(sent) // 2, 60_000):
+            client.send(sent[begin : begin + 60_000])
+        return client
+
+    def served(self, body: bytes) -> None:
+        """Sent on as it came, and recorded by its own members."""
+        client = self.send(body)
+        self.network.pass_time(0)
+        self.assertTrue(self.provider.last.take().endswith(b"\r\n\r\n" + body))
+        self.provider.last.send(OK)
+        self.assertEqual(parse_response(client.take()).status, 200)
+        self.assertEqual((self.events.records[-1].model, self.events.records[-1].outcome), ("gpt-4o", "complete"))
+
+    def test_they_are_served_directly(self) -> None:
+        self.served(LONG)
+        self.assert_direct(1)
+        self.assertEqual(self.buffers.held, 0)
+
+    def test_what_is_waited_for_is_counted(self) -> None:
+        """All of it, from its head on; and nothing any more when it does not come or its client has left."""
+        for leaves in (True, False):
+            client = self.send(LONG, all_of_it=False)
+            self.assertGreaterEqual(self.buffers.held, len(LONG))
+            if leaves:
+                client.reset()
+            else:
+                self.network.pass_time(0.2)
+                self.network.pass_time(0.2)
+            self.assertLess(self.buffers.held, self.held * len(LONG))
+
+    def test_where_memory_is_tight(self) -> None:
+        """It is not waited for, but sent on as it comes."""
+        self.buffers.limit = len(LONG)
+        self.buffers.hold(len(LONG) // 2)
+        self.send(LONG, all_of_it=False)
+        self.assertGreater(len(self.provider.last.take()), 100_000)
+        self.buffers.hold(-(len(LONG) // 2))
+
+
+class LimitedConversations(LongConversations):
+    """The same where tokens are counted, so that all of a body is read and measured before it is sent."""
+
+    grant = WaitingForTurns.grant
+    held = 1.6  # read whole by the ordinary way, and kept beside for its reader
+
+    def test_where_memory_is_tight(self) -> None:
+        """It is rejected where it does not fit."""
+        self.buffers.limit = len(LONG)
+        self.buffers.hold(len(LONG) // 2)
+        self.assertEqual(parse_response(self.send(LONG).take()).status, 503)
+        self.buffers.hold(-(len(LONG) // 2))

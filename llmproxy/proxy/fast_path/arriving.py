@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 
 from llmproxy.http.credentials import carried
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.request_reader import MAX_WHOLE_BYTES
+from llmproxy.http.whole_body import MAX_CHECKED_BYTES
 from llmproxy.proxy.fast_path.flow import KnownHead
 from llmproxy.proxy.fast_path.patience import Patience
 from llmproxy.proxy.reading_turns import ReadingTurns
@@ -98,7 +98,7 @@ class ArrivingBodies:
 
     def wait(self, channel: DirectChannel, head: RequestHead, upload: RequestBody, started_at: float) -> bool:
         """Wait for a body; C{False} for one that is not to be had whole, or not to be held until then."""
-        if not isinstance(upload.length, int) or upload.length > min(MAX_WHOLE_BYTES, upload.limit):
+        if not isinstance(upload.length, int) or upload.length > min(MAX_CHECKED_BYTES, upload.limit):
             return False
         if not upload.hold_all():
             return False
@@ -120,7 +120,7 @@ class ArrivingBodies:
             self._take_turn(request)
 
     def _take_turn(self, request: ArrivingRequest) -> None:
-        request.upload.when_over(None)
+        self._leave(request.upload)
         request.is_over = True
         client = (request.channel.remote, carried(request.lines))
         self._turns.begin(client, partial(self._go_on, request))
@@ -131,8 +131,14 @@ class ArrivingBodies:
             self._owner.arrived(request)
         return False
 
+    @staticmethod
+    def _leave(upload: RequestBody) -> None:
+        upload.when_over(None)
+        if not upload.done:
+            upload.hold_no_more()
+
     def _lost(self, request: ArrivingRequest, reason: Failure) -> None:
-        request.upload.when_over(None)
+        self._leave(request.upload)
         waited, request.is_over = self._patience.leave(request) or request.is_over, False
         if waited:
             self._owner.abandoned(request, reason)

@@ -12,7 +12,8 @@ from llmproxy.caching import CacheRequest
 from llmproxy.http import credentials
 from llmproxy.http.model_and_stream import read_model_and_stream
 from llmproxy.http.plain_members import MAX_PLAIN_BYTES, read_plain
-from llmproxy.http.request_reader import RequestContent, read_uncoded
+from llmproxy.http.request_reader import RequestContent
+from llmproxy.http.whole_body import read_uncoded
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.metering import injection
 from llmproxy.proxy.accounting import Accounting

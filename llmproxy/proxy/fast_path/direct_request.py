@@ -10,7 +10,8 @@ from twisted.python.failure import Failure
 
 from llmproxy.caching import CacheRequest
 from llmproxy.http.field_lines import FieldLines
-from llmproxy.http.request_reader import RequestContent, read_at_once
+from llmproxy.http.request_reader import RequestContent
+from llmproxy.http.whole_body import read_at_once
 from llmproxy.limits.in_flight import Slots
 from llmproxy.limits.limiter import LimitReservation
 from llmproxy.limits.pending import PendingReservation

@@ -12,7 +12,7 @@ from llmproxy.http import body_hints, fields
 from llmproxy.http.content_coding import decode_whole
 from llmproxy.http.content_measure import measure_short_text
 from llmproxy.http.masking import content_coding
-from llmproxy.http.request_reader import measure_usual_body
+from llmproxy.http.whole_body import measure_usual_body
 from llmproxy.limits.headers import names_begin_with
 from llmproxy.metering import injection
 from llmproxy.metering.body_readers import MAX_BODY_BYTES, EventStreamReader

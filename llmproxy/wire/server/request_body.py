@@ -57,6 +57,7 @@ class RequestBody:
     _when_over: Callable[[], object] | None = None
     _buffers: Buffers | None = None
     _counted = 0
+    _to_come = 0  # bytes of these that have not come
 
     def __init__(self, length: Any, limit: int, room: Callable[[], None], buffers: Buffers | None = None) -> None:
         """
@@ -134,7 +135,7 @@ class RequestBody:
 
     def release(self) -> None:
         """The request is over: nothing is held for it any more."""
-        counted, self._counted = self._counted, 0
+        counted, self._counted, self._to_come = self._counted, 0, 0
         if self.done:
             self._behind = self._taps = None  # they know this, and would be left to the collector with it
         if counted and self._buffers is not None:
@@ -205,12 +206,19 @@ class RequestBody:
         return self._size >= self._most or (self._behind is not None and self._behind())
 
     def hold_all(self) -> bool:
-        """Let all of a body of a known length be held until somebody takes it; C{False} where memory is too tight."""
+        """Let all of a body of a known length be held until somebody takes it, and count what is to come as held from
+        now on; C{False} where memory is too tight."""
         if self.length > self._most:
-            if self._buffers is not None and self._buffers.tight:
+            to_come = self.length - self._size
+            if not self.reserve(to_come):
                 return False
-            self._most = self.length
+            self._most, self._to_come = self.length, to_come
         return True
+
+    def hold_no_more(self) -> None:
+        """Let the client wait for somebody who takes it, as any other."""
+        to_come, self._to_come, self._most = self._to_come, 0, MAX_HELD_BYTES
+        self.hold(-to_come)
 
     def wait_for(self, behind: Callable[[], bool]) -> None:
         """Make the client wait while this says so; L{go_on} says that it does not any more."""
@@ -236,9 +244,14 @@ class RequestBody:
                 self._pieces = deque()
             self._pieces.append(data)
             self._size += len(data)
-            self.hold(len(data))
+            self._count_arrived(len(data))
         else:
             self._write(data)
+
+    def _count_arrived(self, count: int) -> None:
+        counted = min(count, self._to_come)
+        self._to_come -= counted
+        self.hold(count - counted)
 
     def completed(self) -> None:
         """All of it has arrived."""

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llmproxy.http.model_and_stream import read_model_and_stream
-from llmproxy.http.request_reader import read_at_once
+from llmproxy.http.whole_body import read_at_once
 from tests.support.reading import everything, read
 from tests.unit.http.test_strict_json import NAMES, SCALARS, objects
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from llmproxy.http.content_measure import _MEDIUM, MEDIA_NAMES
 from llmproxy.http.plain_members import MAX_PLAIN_BYTES, PlainMembers, read_plain
-from llmproxy.http.request_reader import read_uncoded
 from llmproxy.http.text_measure import REMOTE
+from llmproxy.http.whole_body import read_uncoded
 from tests.support.reading import read
 from tests.unit.http.test_strict_json import NAMES, SCALARS, objects
 

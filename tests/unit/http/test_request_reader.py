@@ -11,7 +11,8 @@ from backports import zstd
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llmproxy.http.request_reader import RequestReader, read_at_once, read_strictly_at_once
+from llmproxy.http.request_reader import RequestReader
+from llmproxy.http.whole_body import read_at_once, read_strictly_at_once
 from tests.support.reading import everything, read
 from tests.unit.http.test_strict_json import NAMES, SCALARS, objects
 

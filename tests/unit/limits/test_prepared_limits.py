@@ -17,7 +17,7 @@ from llmproxy import errors
 from llmproxy.config.api_settings import Api, ApiLimits
 from llmproxy.config.model import LimitSettings, Settings
 from llmproxy.config.routes import Routes
-from llmproxy.http.request_reader import read_strictly_at_once
+from llmproxy.http.whole_body import read_strictly_at_once
 from llmproxy.interfaces import ICounters
 from llmproxy.limits.counters.budget_store import MemoryBudgetStore
 from llmproxy.limits.counters.memory import MemoryCounters

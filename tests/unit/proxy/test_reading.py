@@ -7,7 +7,8 @@ from unittest import TestCase
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from llmproxy.http.request_reader import MAX_WHOLE_BYTES, RequestContent, RequestReader, measure_body, read_usual
+from llmproxy.http.request_reader import RequestContent, RequestReader
+from llmproxy.http.whole_body import MAX_CHECKED_BYTES, measure_body, read_usual
 from llmproxy.proxy.reading import BodyReading
 from llmproxy.proxy.reading_turns import ReadingTurns
 from tests.support.reading import everything, read
@@ -35,6 +36,7 @@ class Bodies(TestCase):
             read_usual=usual,
             may_hold=lambda count: self.room,
             peek=make,
+            longest_whole=MAX_CHECKED_BYTES,
             measured=measured,
         )
 
@@ -62,7 +64,7 @@ class Bodies(TestCase):
 
     def test_what_is_not_held(self) -> None:
         """Where memory is tight, or it is long, it is read as it comes; so is what is not as it should be."""
-        long = json.dumps({"a": "x" * MAX_WHOLE_BYTES, "model": "m"}).encode()
+        long = json.dumps({"a": "x" * MAX_CHECKED_BYTES, "model": "m"}).encode()
         for body, room, calls in ((BODY, False, 0), (long, True, 0), (BODY[:-1] + b',"model":"m"}', True, 1)):
             self.room = room
             self.calls.clear()

@@ -176,6 +176,25 @@ class Counted(SynchronousTestCase):
         upload.release()
         self.assertEqual(self.buffers.held, 0)
 
+    def test_all_of_one_that_is_waited_for(self) -> None:
+        """It is counted before it comes, where there is room; what does not come is given back."""
+        self.buffers = Buffers(1_000_000)
+        upload, none = self.upload(200_000), self.upload(100_000)
+        upload.arrived(b"x" * 10_000)
+        self.assertTrue(upload.hold_all())
+        upload.arrived(b"x" * 90_000)
+        self.assertEqual((self.buffers.held, upload.full), (200_000, False))
+        upload.hold_no_more()
+        self.assertEqual((self.buffers.held, upload.full), (100_000, True))
+        upload.release()
+        self.buffers.hold(500_000)
+        self.assertFalse(none.hold_all())
+        self.assertEqual(self.buffers.held, 500_000)
+        self.buffers.hold(-200_000)
+        self.assertTrue(none.hold_all())
+        none.failed(errors.ClientGone())
+        self.assertEqual(self.buffers.held, 300_000)
+
     def test_no_room(self) -> None:
         """It is refused at once, or when it has grown too much."""
         self.buffers.hold(50)
