@@ -5,10 +5,12 @@ import re
 from base64 import b64encode
 from itertools import pairwise
 from unittest import TestCase
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llmproxy.http import text_measure
 from llmproxy.http.content_measure import (
     CLOSELY,
     ROUGHLY,
@@ -20,7 +22,7 @@ from llmproxy.http.content_measure import (
     measure_short_text,
     possible_media,
 )
-from llmproxy.http.text_measure import _SCRIPTS, _TABLE, LONG_WORD, TextMeasure
+from llmproxy.http.text_measure import _SCRIPTS, _TABLE, LONG_WORD, TextMeasure, text_counts
 from tests.unit.http.test_media_heads import PNG, WAV
 
 PICTURE = b64encode(PNG + bytes(5000)).decode()
@@ -219,6 +221,26 @@ class Counting(TestCase):
             self.assertTrue(not body or possible_media(body))
         else:
             self.assertEqual((*short, measure.media), (measure.text, measure.remote, []))
+
+    @given(
+        st.lists(st.sampled_from(["\\u", "0", "1", "2", "4", "8", "a", "c", "d", "D", "\\", "x", "|", '"', "\n"])).map(
+            "".join
+        )
+    )
+    def test_few_escapes(self, text: str) -> None:
+        """They are found once, and counted as many are."""
+        counts = []
+        for few in (0, 1 << 30):
+            with patch.object(text_measure, "FEW_ESCAPES", few):
+                counts.append(text_counts(text.encode()))
+        self.assertEqual(*counts)
+
+    def test_addresses_at_the_end(self) -> None:
+        """They are not cut off from the member that they stand in, however the text comes."""
+        for name in ("image_url", "fileUri", "file_uri"):
+            body = json.dumps({"a": "words " * 100, name: {"url": "https://x/y.png"}}).encode()
+            for piece in (0, len(body) - 10, len(body) - 25):
+                self.assertEqual(measure(body, piece).remote, 1, (name, piece))
 
     def test_long_ones_take_longer(self) -> None:
         self.assertIsNone(measure_short_text(b"x" * SLICE_BYTES))

@@ -170,6 +170,14 @@ class Stretches(TestCase):
             self.assertEqual(getattr(fast, name), getattr(plain, name), name)
         self.assertEqual(bool(fast.problem), bool(plain.problem))
 
+    def test_long_strings(self) -> None:
+        """They are not matched in vain, for which they are too long, neither whole nor the first of them."""
+        messages = [{"role": "user", "content": [{"text": "some words \n" * 1_500}]}] * 30
+        body = json.dumps({"messages": messages, "model": "m"}).encode()
+        with patch.object(JsonMembers, "_run", autospec=True, side_effect=lambda members, data, at, *_: at) as run:
+            self.assertEqual(members(body, 65_536, {"model"}.__contains__).members, {"model": "m"})
+        self.assertLess(run.call_count, 10)
+
     @given(st.lists(st.dictionaries(st.text(max_size=5), values, max_size=5), max_size=4), st.integers(1, 200))
     def test_valid(self, items: list[Any], piece: int) -> None:
         body = json.dumps({"a": items, "b": 1, "c": {"d": items}}).encode()
