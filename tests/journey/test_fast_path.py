@@ -662,6 +662,16 @@ class Ways(WaysCase):
 
     def test_what_is_held_of_late_bodies(self) -> None:
         """Is counted for as long as it is held, and a pause ends the wait."""
+        client = self.late_body()
+        for _ in range(3):
+            self.network.pass_time(PATIENCE_SECONDS)
+        self.assertIn(b"200 OK", client.take())
+        self.provider.last.send(USAGE[20:])
+        self.assertEqual((client.take(), self.buffers.held), (USAGE[20:], 0))
+        super().tearDown()
+
+    def late_body(self) -> Any:
+        """A client whose response's head is there, and a part of its body, of which the rest is waited for."""
         self.play_on(True, "free", [(BODIES[0], FIELDS[1], True, "head first", "one read")] * 3)
         client = self.client()
         for _ in range(3):  # by which its token is known again, and its head
@@ -672,12 +682,26 @@ class Ways(WaysCase):
         self.provider.last.send(JSON[: -len(USAGE)])
         self.provider.last.send(USAGE[:20])
         self.assertEqual((client.take(), self.buffers.held), (b"", 20))
-        for _ in range(3):
-            self.network.pass_time(PATIENCE_SECONDS)
-        self.assertIn(b"200 OK", client.take())
-        self.provider.last.send(USAGE[20:])
-        self.assertEqual((client.take(), self.buffers.held), (USAGE[20:], 0))
+        return client
+
+    def test_a_client_that_leaves_before_a_late_body(self) -> None:
+        """The call is given up, and its record says that there was a response."""
+        client = self.late_body()
+        before = len(self.events.records)
+        client.reset()
+        self.network.pass_time(1.0)
+        (record,) = self.events.records[before:]
+        self.assertEqual((record.outcome, record.status, record.upstream_status), ("cancelled", 200, 200))
+        self.assertNotEqual(self.provider.last.end, "")
         super().tearDown()
+
+    def test_bodies_in_single_bytes(self) -> None:
+        """As any other, and in a time that grows with them alone."""
+        body = USAGE[:-1] + b" " * 5000 + USAGE[-1:]
+        step = (BODIES[0], FIELDS[1], True, "in single bytes", "one read")
+        ANSWERS["in single bytes"] = (whole(body)[: -len(body)], *[body[at : at + 1] for at in range(len(body))])
+        self.addCleanup(ANSWERS.pop, "in single bytes")
+        self.assert_one("free", [step] * 4)
 
     def test_a_body_that_comes_behind_its_head(self) -> None:
         """It is waited for, for a moment."""

@@ -29,8 +29,9 @@ from tests.support.network import Peer
 from tests.support.proxy_case import KEY, STREAM, TOKEN, chunk, request
 from tests.unit.metering.samples import CHAT_USAGE, events
 
+KEPT = whole(USAGE, FOR_A_MINUTE)
 ANSWERS: dict[str, tuple[bytes | None, ...]] = {
-    "to keep": (whole(USAGE, FOR_A_MINUTE),),
+    "to keep": (KEPT,),
     "without a word": (JSON,),
     "in pieces": (JSON[:40], JSON[40:190], JSON[190:]),
     "not to be kept": (whole(USAGE, "Cache-Control: no-store"),),
@@ -202,6 +203,19 @@ class Joins(Crowd):
             got = self.outcomes([*self.same(0, 1, 2), ("answer", name)])
             self.assertEqual(got, [("coalesced", "complete")] * 2 + [("stored", "complete")], name)
             self.assertEqual(self.calls(), 4)
+
+    def test_joined_when_a_part_of_its_response_is_there(self) -> None:
+        """Both get all of it, by one call."""
+        self.begin(True, "free")
+        self.ask_for(0, BODIES[0])
+        (peer,) = self.asked()
+        peer.send(KEPT[:-20])
+        self.ask_for(1, BODIES[0])
+        peer.send(KEPT[-20:])
+        self.assertEqual([user.take()[-20:] for user in self.users], [KEPT[-20:], KEPT[-20:], b""])
+        self.assertEqual(self.calls(), 4)
+        self.assertEqual(sorted(record.cache for record in self.events.records[3:]), ["coalesced", "stored"])
+        super(WaysCase, self).tearDown()
 
     def test_the_first_leaves(self) -> None:
         """The call goes on for the others."""

@@ -51,7 +51,7 @@ class LateResponses:
             return False
         response.came_at = now
         request.late = response
-        request.hold(sum(map(len, response.reads)))
+        request.hold(response.waiting_bytes)
         response.gather(partial(self._gathered, request))
         self._patience.wait(request)
         return True
@@ -77,4 +77,4 @@ class LateResponses:
 
 def _size_of(request: DirectRequest) -> int:
     response = request.late
-    return 0 if response is None else sum(map(len, response.reads))
+    return 0 if response is None else response.waiting_bytes

@@ -44,7 +44,7 @@ class Response:
     @ivar begun: Whether somebody takes the body.
     @ivar gathers: Whether it comes before anybody takes it (L{gather}).
     @ivar came_at: When its head came, by the clock; C{0.0} where that is a moment ago.
-    @ivar reads: What has come of the body, as it came, as long as nobody takes it.
+    @ivar reads: What has come of the body, as it came, as long as nobody takes it; C{waiting_bytes}: how much that is.
     @ivar held: Whether the one who does has asked for a pause; C{waits}: whether one who watches has (L{wait}).
     """
 
@@ -77,6 +77,7 @@ class Response:
         self._source = source
         self._raw = raw
         self.reads: list[bytes] = []
+        self.waiting_bytes = 0
         self._gathered: Callable[[int], object] = bool
 
     @property
@@ -151,6 +152,7 @@ class Response:
             self.tap(data)
         if self._protocol is None:
             self.reads.append(data)
+            self.waiting_bytes += len(data)
             self._gathered(len(data))
         else:
             self._protocol.dataReceived(data)
