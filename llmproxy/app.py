@@ -135,7 +135,8 @@ def build(
     reloader = _reloader(base, parts, alerts, daemon, source)
     known = (settings.server.trusted_proxies, base.keys, base.identity.bearers)
     auth = ManagementAuth(base.management, FailedAttempts(), reactor, *known)
-    lag, steps = ReactorLag(reactor, metrics.reactor_lag.observe), ClockSteps(reactor, now, lambda: base.peers.leads)
+    lag = ReactorLag(reactor, metrics.reactor_lag.observe)
+    steps = ClockSteps(reactor, now, lambda: base.peers.leads)
     making = partial(_management, base, auth, tokens, parts, views, records, reloader, alerts)
     manage, admin = _management_trees(base, auth, making, records, parts)
     written = (*records.parts, *alerts.parts)
@@ -216,9 +217,7 @@ def _connect(base: Base, daemon: Daemon, parts: Parts, worker: Worker | None) ->
     daemon.before_abort(parts.pipeline.shut_down)
     daemon.all_reported = parts.accounting.all_reported
     if worker is not None:
-        daemon.sockets = worker.sockets
-        worker.drain, worker.cut, worker.retire = base.reactor.stop, daemon.cut, daemon.retire
-        worker.leave_sockets, daemon.drain_delay = daemon.leave_sockets, 0.0  # the supervisor sees to the delay
+        worker.control(daemon, base.reactor.stop)
 
 
 def _base(
@@ -294,8 +293,8 @@ def _reloader(
 
         return follow
 
-    checked = Reloader(base.settings, source, prepare, partial(require_startable, reactor=base.reactor))
-    reloader = WorkersReloader(checked, base.peers)
+    startable = partial(require_startable, reactor=base.reactor)
+    reloader = WorkersReloader(Reloader(base.settings, source, prepare, startable), base.peers)
     daemon.reload = reloader.on_signal
     return reloader
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ReactorNotRunning
@@ -68,6 +68,17 @@ class PeersOverLink(Peers):
         return False
 
 
+class ControlledDaemon(Protocol):
+    """What a supervisor ends by way of its worker."""
+
+    sockets: Any
+    drain_delay: float
+
+    def cut(self) -> object: ...
+    def retire(self) -> object: ...
+    def leave_sockets(self) -> object: ...
+
+
 class Worker:
     """This process, as one of several that a supervisor has started.
 
@@ -94,6 +105,13 @@ class Worker:
         self._reactor = reactor
         self._descriptor = descriptor
         self._draining = False
+
+    def control(self, daemon: ControlledDaemon, drain: Callable[[], object]) -> None:
+        """Have the supervisor end this daemon, whose sockets it has opened."""
+        daemon.sockets = self.sockets
+        daemon.drain_delay = 0.0  # the supervisor sees to that
+        self.drain, self.cut, self.retire = drain, daemon.cut, daemon.retire
+        self.leave_sockets = daemon.leave_sockets
 
     def connect(self) -> None:
         """Begin to hear the supervisor."""

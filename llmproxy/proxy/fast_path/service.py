@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -22,7 +22,7 @@ from llmproxy.proxy.fast_path.arriving import ArrivingRequest
 from llmproxy.proxy.fast_path.direct import DirectPath
 from llmproxy.proxy.fast_path.direct_request import DirectRequest
 from llmproxy.proxy.fast_path.flow import CacheableHead, Flow, FlowTable, Sending, holes_in
-from llmproxy.proxy.fast_path.head_shape import HOLES
+from llmproxy.proxy.fast_path.head_shape import HOLES, HeadShape
 from llmproxy.proxy.fast_path.next_hop import NextHop
 from llmproxy.proxy.fast_path.outgoing_head import OutgoingHead
 from llmproxy.proxy.fast_path.request_identity import RequestIdentity
@@ -109,27 +109,30 @@ class FastPath:
         known = filled.known if filled is not None and filled.known.current else None
         if known is not None and (known.flow.sending is not None or context.response is None):
             return
-        if not _is_usual(context) or not self._is_current(context):
-            return
-        assert context.grant is not None and context.route is not None
-        if context.lookup is not None:
-            if self._pipeline.cache is None or not self._pipeline.cache.is_local:
-                return
-        elif self._pipeline.may_be_cached(context):
-            return  # its body was none for the cache, but that of the next one may be
-        if self._pipeline.policy.varies_with(self._varying, context.grant, context.route):
+        if not self._may_learn(context):
             return
         lines = [b"%b %b HTTP/1.1" % (request.method, request.uri), *request.lines]
         shape = self.table.shape_due(lines) if known is None else known.shape
-        names = () if shape is None else [(at, name.lower()) for at, name in shape.holes]
-        passing = [lines[at] for at, name in names if name != b"cookie" and fields.passes(name)]
-        if any(line not in (context.lines or ()) for line in passing):
-            return  # it has been taken out for what stands in it, which another line need not have
-        flow = None if shape is None else self._flow(context, lines, shape.holes)
-        if shape is not None and flow is not None:
-            if known is not None:  # which is known from hits alone
-                self.table.drop(known)
-            self.table.put(shape, lines, request.lines.names, flow)
+        if shape is None or _was_emptied(shape, lines, context.lines or ()):
+            return
+        flow = self._flow(context, lines, shape.holes)
+        if flow is None:
+            return
+        if known is not None:  # which is known from hits alone
+            self.table.drop(known)
+        self.table.put(shape, lines, request.lines.names, flow)
+
+    def _may_learn(self, context: RequestContext) -> bool:
+        """Whether the next request with its head is decided on as this one was."""
+        if not _is_usual(context) or not self._is_current(context):
+            return False
+        assert context.grant is not None and context.route is not None
+        if context.lookup is not None:
+            if self._pipeline.cache is None or not self._pipeline.cache.is_local:
+                return False
+        elif self._pipeline.may_be_cached(context):
+            return False  # its body was none for the cache, but that of the next one may be
+        return not self._pipeline.policy.varies_with(self._varying, context.grant, context.route)
 
     def _is_current(self, context: RequestContext) -> bool:
         """Whether what the request found is still what the next one finds: its settings may have been reloaded, or its
@@ -377,3 +380,17 @@ def _is_usual(context: RequestContext) -> bool:
 def _has_usual_fields(lines: FieldLines) -> bool:
     """Whether a head means nothing beyond what a flow holds: its connection is kept, as many say anyway, or closed."""
     return _UNUSUAL.isdisjoint(lines.names) and _USUAL_OPTIONS.issuperset(connection_options(lines))
+
+
+def _was_emptied(shape: HeadShape, lines: Sequence[bytes], kept: Sequence[bytes]) -> bool:
+    """Whether a field with a hole that passes was taken out for what stands in it, which another's need not hold.
+
+    @param lines: The client's head; C{kept}: its field lines without credentials.
+    """
+    for at, name in shape.holes:
+        lower = name.lower()
+        if (
+            lower != b"cookie" and fields.passes(lower) and lines[at] not in kept
+        ):  # a cookie that has a hole never passes
+            return True
+    return False
